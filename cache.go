@@ -1,0 +1,286 @@
+package readthrough
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/mux"
+)
+
+var (
+	// ErrMiss says that the cache holds no value for a key.
+	ErrMiss = errors.New("readthrough: miss")
+	// ErrClosed says that the Cache was closed.
+	ErrClosed = errors.New("readthrough: cache is closed")
+)
+
+const (
+	// maxRefreshes is how many background refreshes of one Cache run at a time.
+	maxRefreshes = 64
+	// closeTimeout is how long Close waits for what is under way.
+	closeTimeout = 5 * time.Second
+)
+
+// Cache is one Redis client with what its wrappers share: settings, pipelines,
+// breaker and statistics. It is safe for concurrent use.
+type Cache struct {
+	settings  cacheSettings
+	mux       *mux.Mux
+	leases    *lease.Store
+	meter     *meter // what concerns no wrapper
+	pending   pending
+	refreshes chan struct{}
+
+	closing context.Context // ends when Close begins: background work stops
+	close   context.CancelFunc
+
+	mu       sync.Mutex
+	closed   bool
+	work     sync.WaitGroup // every goroutine that the Cache and its wrappers start
+	wrappers map[string]*meter
+}
+
+// NewCache returns a Cache on client, which stays the caller's to close, after the
+// Cache. It does not speak to Redis. The client must read from the primary, and
+// without a cache of its own: else a value could be served after it was invalidated.
+func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
+	if err := checkClient(client); err != nil {
+		return nil, fmt.Errorf("readthrough: NewCache: %w", err)
+	}
+	settings := defaultSettings()
+	for _, opt := range opts {
+		if opt == nil {
+			return nil, errors.New("readthrough: NewCache: an option is nil")
+		}
+		if err := opt.applyToCache(&settings); err != nil {
+			return nil, fmt.Errorf("readthrough: NewCache: %w", err)
+		}
+	}
+	c := &Cache{
+		settings:  settings,
+		meter:     &meter{observers: settings.observers},
+		refreshes: make(chan struct{}, maxRefreshes),
+		wrappers:  make(map[string]*meter),
+	}
+	c.closing, c.close = context.WithCancel(context.Background())
+	c.mux = mux.New(client, mux.Config{
+		Timeout:  settings.redisTimeout,
+		Failures: settings.failures,
+		OpenFor:  settings.openFor,
+		OnState:  c.onBreaker,
+	})
+	c.leases = lease.NewStore(c.mux)
+	return c, nil
+}
+
+// checkClient refuses clients that answer from elsewhere than the primary.
+func checkClient(client redis.UniversalClient) error {
+	replicas := false
+	switch client := client.(type) {
+	case nil:
+		return errors.New("the client is nil")
+	case *redis.Client:
+		if client == nil {
+			return errors.New("the client is nil")
+		}
+		o := client.Options()
+		if o.ClientSideCache != nil || o.ClientSideCacheConfig != nil {
+			return errors.New("the client has a client-side cache, which may serve what was invalidated")
+		}
+	case *redis.ClusterClient:
+		if client == nil {
+			return errors.New("the client is nil")
+		}
+		o := client.Options()
+		replicas = o.ReadOnly || o.RouteByLatency || o.RouteRandomly
+	}
+	if replicas {
+		return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), which may still have what was invalidated")
+	}
+	return nil
+}
+
+// register makes the name of a wrapper known. Names are unique in a Cache: two
+// wrappers of one name would take each other's entries for their own.
+func (c *Cache) register(m *meter) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
+	if c.wrappers[m.wrapper] != nil {
+		return fmt.Errorf("the Cache has a wrapper of the name %q already", m.wrapper)
+	}
+	c.wrappers[m.wrapper] = m
+	return nil
+}
+
+// spawn runs f on a goroutine that Close waits for. It reports false, and does not
+// run f, after Close.
+func (c *Cache) spawn(f func()) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.work.Go(f)
+	return true
+}
+
+// Close ends background work and waits for it, and for the calls under way, up to
+// 5 seconds; use Shutdown for another limit. Invalidations that could not reach
+// Redis are tried a last time. The client stays open. Later calls get ErrClosed.
+func (c *Cache) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return c.Shutdown(ctx)
+}
+
+// Shutdown is Close with the caller's limit. Its error says what had not ended
+// when ctx did, or which keys may still hold what was invalidated.
+func (c *Cache) Shutdown(ctx context.Context) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closed = true
+	c.mu.Unlock()
+	c.close()
+
+	ended := make(chan struct{})
+	go func() { // ends with the last goroutine of the Cache, which the load timeouts bound
+		c.work.Wait()
+		close(ended)
+	}()
+	var waited error
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		waited = fmt.Errorf("readthrough: close: calls are still under way: %w", ctx.Err())
+	}
+	left := c.tryPending(ctx) // a last time
+	if err := c.mux.Close(ctx); err != nil && waited == nil {
+		waited = fmt.Errorf("readthrough: close: %w", err)
+	}
+	return errors.Join(waited, left)
+}
+
+// Stats sums what was counted for the Cache and all its wrappers.
+func (c *Cache) Stats() Stats {
+	s := Stats{PendingInvalidations: int64(c.pending.size())}
+	c.meter.addTo(&s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range c.wrappers {
+		m.addTo(&s)
+	}
+	return s
+}
+
+// Delete deletes the entries at the given Redis keys, as RedisKey returns them,
+// like Invalidate of the wrapper would, and with the same error.
+func (c *Cache) Delete(ctx context.Context, keys ...string) error {
+	for _, key := range keys {
+		if key == "" {
+			return fmt.Errorf("readthrough: delete: %w", ErrEmptyKey)
+		}
+	}
+	if err := c.invalidate(ctx, c.meter, NoExpiry, keys); err != nil {
+		return fmt.Errorf("readthrough: delete %w", err)
+	}
+	return nil
+}
+
+// Get returns the value at a raw Redis key, as Set or a wrapper stored it with the
+// Cache's codec. It is ErrMiss if there is none, if it is stale or negative, or if
+// the bytes are no such value; any other error says that Redis could not be asked.
+func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
+	var v V
+	if key == "" {
+		return v, fmt.Errorf("readthrough: get: %w", ErrEmptyKey)
+	}
+	raw, err := c.mux.Get(ctx, key)
+	if unreadable(err) {
+		return v, ErrMiss
+	}
+	if err != nil {
+		return v, c.redisError(ctx, "get", key, err)
+	}
+	e, err := entry.Parse(raw)
+	if err == nil && (e.Negative || !e.Fresh(time.Now())) {
+		return v, ErrMiss
+	}
+	if err == nil {
+		err = decodeValue(c.settings.wrapper.codec, e.Value, &v)
+	}
+	if err != nil {
+		c.meter.note(ctx, EventCorrupt, key, 0, err)
+		var zero V
+		return zero, ErrMiss
+	}
+	return v, nil
+}
+
+// Set stores v at a raw Redis key with the Cache's codec for ttl, which is at
+// least 1 ms; NoExpiry: until it is deleted.
+func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duration) error {
+	if key == "" {
+		return fmt.Errorf("readthrough: set: %w", ErrEmptyKey)
+	}
+	if err := checkTTL("ttl", ttl); err != nil {
+		return fmt.Errorf("readthrough: set %s: %w", key, err)
+	}
+	now := time.Now()
+	e := entry.Entry{LoadedAt: now}
+	keep := time.Duration(0)
+	if ttl != NoExpiry {
+		e.FreshUntil, keep = now.Add(ttl), ttl
+	}
+	b, err := appendValue(entry.AppendHeader(nil, &e), c.settings.wrapper.codec, v)
+	if err == nil && len(b)-entry.HeaderSize > c.settings.wrapper.maxEntry {
+		err = tooLarge(len(b)-entry.HeaderSize, c.settings.wrapper.maxEntry)
+	}
+	if err != nil {
+		return fmt.Errorf("readthrough: set %s: %w", key, err)
+	}
+	if err := c.leases.Set(ctx, key, b, keep); err != nil {
+		return c.redisError(ctx, "set", key, err)
+	}
+	return nil
+}
+
+func tooLarge(size, limit int) error {
+	return fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, limit)
+}
+
+// redisError counts a failure to reach Redis, unless it is the caller's own doing.
+func (c *Cache) redisError(ctx context.Context, op, key string, err error) error {
+	if errors.Is(err, mux.ErrClosed) {
+		return ErrClosed
+	}
+	if ctx.Err() == nil {
+		c.meter.note(ctx, EventRedisError, key, 0, err)
+	}
+	return fmt.Errorf("readthrough: %s %s: %w", op, key, err)
+}
+
+// unreadable reports whether err says that a key holds nothing that GET could read.
+func unreadable(err error) bool {
+	return errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "WRONGTYPE")
+}
+
+func (c *Cache) onBreaker(open bool) {
+	kind := EventBreakerClosed
+	if open {
+		kind = EventBreakerOpen
+	}
+	c.meter.note(context.Background(), kind, "", 0, nil)
+}

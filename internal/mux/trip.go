@@ -1,0 +1,273 @@
+package mux
+
+import (
+	"context"
+	"runtime"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// trip is one round trip to Redis: the calls that travel together.
+type trip struct {
+	calls  []*call
+	one    [1]*call           // the backing array of calls for a call on its own
+	gets   []*redis.StringCmd // the GET that answers each of calls; nil for a call with commands of its own
+	get    [1]*redis.StringCmd
+	sent   time.Time
+	cancel context.CancelFunc
+	probe  *probe
+	solo   bool // counts for no pipeline
+	over   bool // under the Mux's lock: its callers are being released, or have been
+}
+
+// newTrip is a trip for one call. A forced call counts for no pipeline: it need
+// not wait for those that Redis does not answer.
+func newTrip(c *call, p *probe) *trip {
+	t := &trip{one: [1]*call{c}, probe: p, solo: c.force || p != nil}
+	t.calls = t.one[:]
+	return t
+}
+
+// worker is a goroutine that makes one trip after the other. It keeps its stack,
+// grown to what go-redis needs, from one to the next.
+type worker struct {
+	trips  chan *trip
+	ctx    context.Context // cancelled when a trip is given up, so that the client stops retrying
+	cancel context.CancelFunc
+}
+
+// dispatch hands t to a worker. The Mux's lock is held.
+func (m *Mux) dispatch(t *trip) {
+	var w *worker
+	if n := len(m.idle); n > 0 {
+		// The last to become idle is the one whose caches are warm.
+		w, m.idle = m.idle[n-1], m.idle[:n-1]
+	} else {
+		w = &worker{trips: make(chan *trip, 1)}
+		w.ctx, w.cancel = context.WithCancel(context.Background())
+		m.workers.Add(1)
+		go m.work(w) // ends when it is not worth keeping, or at Close, which waits for it
+	}
+	m.depart(w, t)
+	w.trips <- t
+}
+
+// depart counts t as under way. The Mux's lock is held.
+func (m *Mux) depart(w *worker, t *trip) {
+	t.cancel = w.cancel
+	t.sent = time.Now()
+	m.running[t] = struct{}{}
+	if !t.solo {
+		m.busy++
+	}
+}
+
+// work makes the trips that w is handed and, after each, those that the queue asks for.
+func (m *Mux) work(w *worker) {
+	defer m.workers.Done()
+	defer w.cancel()
+	for t := range w.trips {
+		for t != nil {
+			m.send(w, t)
+			var keep bool
+			if t, keep = m.arrive(w, t); !keep {
+				return
+			}
+		}
+	}
+}
+
+// send makes the round trip. What it writes to is the trip's, never a call's: if
+// the trip is given up, its calls belong to others by the time the client returns.
+func (m *Mux) send(w *worker, t *trip) {
+	deadline := t.sent.Add(m.timeout)
+	if len(t.calls) == 1 && t.calls[0].cmds == nil {
+		ctx := &tripContext{w.ctx, t.calls[0].ctx, deadline}
+		t.get[0] = redis.NewStringCmd(ctx, "get", t.calls[0].key)
+		t.gets = t.get[:]
+		_ = m.client.Process(ctx, t.get[0]) // the command keeps its error
+		return
+	}
+	ctx := &tripContext{w.ctx, t.calls[0].ctx, deadline}
+	pipe := m.client.Pipeline()
+	t.gets = make([]*redis.StringCmd, len(t.calls))
+	asked := make(map[string]*redis.StringCmd, len(t.calls))
+	for i, c := range t.calls {
+		if c.cmds != nil {
+			_ = pipe.BatchProcess(ctx, c.cmds...) // queues them; cannot fail
+			continue
+		}
+		get := asked[c.key]
+		if get == nil {
+			get = redis.NewStringCmd(ctx, "get", c.key)
+			asked[c.key] = get
+			_ = pipe.Process(ctx, get) // queues it; cannot fail
+		}
+		t.gets[i] = get
+	}
+	_, _ = pipe.Exec(ctx) // each command keeps its own error
+}
+
+// arrive releases the callers of t, and returns the next trip if some callers are
+// waiting for one, and whether w is still needed.
+func (m *Mux) arrive(w *worker, t *trip) (next *trip, keep bool) {
+	m.mu.Lock()
+	if t.over {
+		m.stuck--
+		m.mu.Unlock()
+		return nil, false
+	}
+	t.over = true
+	delete(m.running, t)
+	if t.solo || len(t.calls) == 1 && len(m.queue) == 0 {
+		// A caller on its own finds the worker idle again when it comes back.
+		keep = m.rest(w, t)
+		m.mu.Unlock()
+		m.release(t)
+		return nil, keep
+	}
+	m.mu.Unlock()
+	m.release(t)
+
+	// Those who have just been released are likely to come back. Going behind
+	// them lets them leave together.
+	runtime.Gosched()
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next = m.board()
+	if next == nil {
+		return nil, m.rest(w, t)
+	}
+	m.busy--
+	m.depart(w, next)
+	return next, true
+}
+
+// rest ends the count of t and keeps w for another trip if it is worth keeping.
+// The Mux's lock is held.
+func (m *Mux) rest(w *worker, t *trip) bool {
+	if !t.solo {
+		m.busy--
+	}
+	if m.closed || len(m.idle) >= maxPipelines {
+		return false
+	}
+	m.idle = append(m.idle, w)
+	return true
+}
+
+// board takes those who leave next from the queue: nil if nobody waits. The
+// Mux's lock is held.
+func (m *Mux) board() *trip {
+	t := &trip{calls: make([]*call, 0, min(len(m.queue), maxCommands))}
+	size, commands, looked := 0, 0, 0
+	for _, c := range m.queue {
+		n := max(1, len(c.cmds))
+		if len(t.calls) > 0 && (size+c.size > maxBytes || commands+n > maxCommands) {
+			break
+		}
+		looked++
+		if c.gone {
+			continue
+		}
+		t.calls = append(t.calls, c)
+		size, commands = size+c.size, commands+n
+	}
+	rest := copy(m.queue, m.queue[looked:])
+	clear(m.queue[rest:])
+	m.queue = m.queue[:rest]
+	if len(t.calls) == 0 {
+		return nil
+	}
+	return t
+}
+
+// release tells each caller of t how its call ended.
+func (m *Mux) release(t *trip) {
+	var failed error
+	answered := false
+	for i, c := range t.calls {
+		if get := t.gets[i]; get != nil {
+			c.reply, c.err = get.Bytes()
+			c.failed = verdict(c.err)
+		} else {
+			c.err = firstFailure(c.cmds)
+			c.failed = c.err
+		}
+		if c.failed == nil {
+			answered = true
+		} else {
+			failed = c.failed
+		}
+	}
+	// On a cluster one node may fail while the others answer: that is no reason
+	// to stop asking those.
+	if answered {
+		failed = nil
+	}
+	m.conclude(t, failed)
+	for _, c := range t.calls {
+		c.done <- struct{}{}
+	}
+	if failed != nil || t.probe != nil {
+		m.breaker.tell()
+	}
+}
+
+// conclude tells the breaker how t ended.
+func (m *Mux) conclude(t *trip, failed error) {
+	if t.probe != nil {
+		t.probe.report(failed)
+		return
+	}
+	m.breaker.report(failed)
+}
+
+// giveUp releases the callers of a trip that takes too long, and its place for
+// another. The Mux's lock is held.
+func (m *Mux) giveUp(t *trip) {
+	t.over = true
+	delete(m.running, t)
+	m.stuck++
+	if !t.solo {
+		m.busy--
+	}
+	m.conclude(t, ErrTimeout)
+	for _, c := range t.calls {
+		c.timeOut()
+	}
+	t.cancel()
+}
+
+// firstFailure is the error of the round trip, as the commands of one call saw it.
+func firstFailure(cmds []redis.Cmder) error {
+	for _, cmd := range cmds {
+		if err := verdict(cmd.Err()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tripContext is the context of one round trip: cancelled with its worker, with
+// the values of the caller (or of the first of several), so that tracing hooks see them.
+type tripContext struct {
+	context.Context
+	values   context.Context
+	deadline time.Time
+}
+
+// Deadline is for clients that obey it (ContextTimeoutEnabled); the others are
+// left behind by the sweep.
+func (c *tripContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// Value asks the worker's context first: so package context recognizes it as the
+// one that does the cancelling.
+func (c *tripContext) Value(key any) any {
+	if v := c.Context.Value(key); v != nil {
+		return v
+	}
+	return c.values.Value(key)
+}

@@ -1,0 +1,346 @@
+// Package readthrough wraps a repository function so that it is served from Redis,
+// loaded once when it is not there, and never served stale after you said that it
+// changed.
+//
+//	users, err := readthrough.New(cache, "user", repo.FindUser, readthrough.Int, readthrough.WithTTL(time.Minute))
+//	user, err := users.Get(ctx, 42) // the signature of repo.FindUser
+//
+// A read goes top to bottom through this file: Get looks the key up in Redis, and
+// serves a hit. A miss joins the flight of its key (load.go), which takes the fill
+// lease in Redis, calls the loader and stores what it returned.
+package readthrough
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/readthrough-go/readthrough/internal/flight"
+	"github.com/readthrough-go/readthrough/internal/mux"
+)
+
+// Loader is a repository function: it returns the value of key from where it is kept.
+type Loader[K, V any] func(ctx context.Context, key K) (V, error)
+
+// ReadThrough is a Loader with a cache before it. It is safe for concurrent use.
+type ReadThrough[K, V any] struct {
+	cache     *Cache
+	settings  settings
+	namespace string // prefix:name:
+	load      Loader[K, V]
+	key       func(K) string
+	ttlFor    func(V) time.Duration
+	batch     func(context.Context, []K) (map[string]V, error) // by extracted key
+	shareable bool                                             // V can be given to several callers as it is
+	flights   flight.Group[outcome[V]]
+	refreshed flight.Group[outcome[V]] // the flights of Refresh, which let nobody in late
+	backoff   backoff
+	meter     *meter
+}
+
+// New wraps load. name is the namespace of its keys and its label in statistics:
+// printable ASCII without spaces, braces and percent signs, and unique in c. key
+// makes the cache key of a K: String and Int are ready made. The options override
+// those given to NewCache; an option out of range is an error that names it.
+func New[K, V any](c *Cache, name string, load Loader[K, V], key func(K) string, opts ...Option) (*ReadThrough[K, V], error) {
+	rt, err := newReadThrough(c, name, load, key, opts)
+	if err != nil {
+		return nil, fmt.Errorf("readthrough: New %q: %w", name, err)
+	}
+	return rt, nil
+}
+
+func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func(K) string, opts []Option) (*ReadThrough[K, V], error) {
+	switch {
+	case c == nil:
+		return nil, errors.New("the Cache is nil")
+	case load == nil:
+		return nil, errors.New("the loader is nil")
+	case key == nil:
+		return nil, errors.New("the key extractor is nil")
+	}
+	if err := checkName("name", name); err != nil {
+		return nil, err
+	}
+	rt := &ReadThrough[K, V]{
+		cache: c, settings: c.settings.wrapper, namespace: name + ":", load: load, key: key,
+		meter: &meter{wrapper: name, observers: c.settings.observers},
+	}
+	if c.settings.prefix != "" {
+		rt.namespace = c.settings.prefix + ":" + rt.namespace
+	}
+	if err := rt.apply(opts); err != nil {
+		return nil, err
+	}
+	rt.flights.Go, rt.refreshed.Go = c.spawn, c.spawn
+	return rt, c.register(rt.meter)
+}
+
+// apply applies the options, and checks what only the wrapper can: those that have types.
+func (rt *ReadThrough[K, V]) apply(opts []Option) error {
+	for _, opt := range opts {
+		if opt == nil {
+			return errors.New("an option is nil")
+		}
+		if err := opt.applyToWrapper(&rt.settings); err != nil {
+			return err
+		}
+	}
+	v := reflect.TypeFor[V]()
+	rt.shareable = shareable(v)
+	if err := checkCodec(rt.settings.codec, v); err != nil {
+		return err
+	}
+	if f := rt.settings.ttlFor; f != nil {
+		var ok bool
+		if rt.ttlFor, ok = f.(func(V) time.Duration); !ok {
+			return fmt.Errorf("WithTTLFor: %T does not take the wrapper's value, %v", f, v)
+		}
+	}
+	if b := rt.settings.batch; b != nil {
+		var err error
+		if rt.batch, err = adaptBatch[K, V](b, rt.key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Must returns v, or panics if err is not nil: for wrappers made at start-up.
+func Must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// Get returns the value of k: from Redis, or else from the loader, whose value is
+// then stored. It has the loader's signature, and returns the loader's errors as
+// they are. If Redis cannot be asked, the loader is. The error is the context's as
+// soon as ctx ends; ErrEmptyKey, ErrClosed and context.DeadlineExceeded after
+// WithLoadTimeout are the cache's own. A loader's panic is raised again, as a
+// PanicError, in each caller.
+//
+// Each caller gets a value of its own, as decoded from the stored bytes; only the
+// caller whose call began the load gets what the loader returned.
+func (rt *ReadThrough[K, V]) Get(ctx context.Context, k K) (V, error) {
+	key, err := rt.RedisKey(k)
+	if err != nil {
+		return zero[V](), err
+	}
+	found := rt.lookup(ctx, key)
+	if found.failed != nil && ctx.Err() != nil {
+		return zero[V](), ctx.Err()
+	}
+	return rt.serve(ctx, k, key, found)
+}
+
+// serve answers a read after its lookup.
+func (rt *ReadThrough[K, V]) serve(ctx context.Context, k K, key string, found lookup[V]) (V, error) {
+	return rt.serveWith(ctx, k, key, found, nil)
+}
+
+// serveWith is serve whose load, if it comes to one, is gathered with others.
+func (rt *ReadThrough[K, V]) serveWith(ctx context.Context, k K, key string, found lookup[V], g *gather[K, V]) (V, error) {
+	switch {
+	case found.is(fresh):
+		if rt.refreshesEarly(found) {
+			rt.refresh(ctx, k, key, found)
+		}
+		return found.value, rt.hit(ctx, key, found)
+	case found.is(stale) && rt.settings.patience == 0:
+		rt.refresh(ctx, k, key, found)
+		return found.value, rt.hit(ctx, key, found)
+	}
+	rt.meter.note(ctx, EventMiss, key, 0, nil)
+	if found.is(stale) && !rt.backoff.allows(key) {
+		// The loader has just failed: it is spared, and so is the caller.
+		return found.value, rt.hit(ctx, key, found)
+	}
+	began := time.Now()
+	seat := rt.flights.Join(ctx, key, rt.course(k, found, g))
+	if seat == nil {
+		return zero[V](), ErrClosed
+	}
+	return rt.land(ctx, key, seat, found, began)
+}
+
+// hit counts a hit and returns its error, which is a negative entry's.
+func (rt *ReadThrough[K, V]) hit(ctx context.Context, key string, found lookup[V]) error {
+	kind := EventHit
+	switch {
+	case found.is(stale):
+		kind = EventStaleHit
+	case found.err != nil:
+		kind = EventNegativeHit
+	}
+	rt.meter.note(ctx, kind, key, 0, nil)
+	return found.err
+}
+
+// land waits for the flight and hands out what it brought.
+func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.Seat[outcome[V]], found lookup[V], began time.Time) (V, error) {
+	var impatient <-chan time.Time
+	if found.is(stale) {
+		timer := time.NewTimer(rt.settings.patience)
+		defer timer.Stop()
+		impatient = timer.C
+	}
+	var out outcome[V]
+	select {
+	case out = <-seat.Result():
+	case <-ctx.Done():
+		seat.Leave()
+		return zero[V](), ctx.Err()
+	case <-impatient:
+		seat.Abide() // the load goes on, and fills
+		return found.value, rt.hit(ctx, key, found)
+	}
+	if out.failed() && found.is(stale) {
+		return found.value, rt.hit(ctx, key, found)
+	}
+	switch {
+	case out.shared:
+		rt.meter.note(ctx, EventShared, key, time.Since(began), nil)
+	case !seat.First():
+		rt.meter.note(ctx, EventCollapsed, key, time.Since(began), nil)
+	}
+	return rt.unpack(out, seat.First())
+}
+
+// Peek returns what Get would return without a load. It is ErrMiss if Get would
+// load; any other error is a negative entry's, or says that Redis could not be asked.
+func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
+	key, err := rt.RedisKey(k)
+	if err != nil {
+		return zero[V](), err
+	}
+	found := rt.lookup(ctx, key)
+	switch {
+	case found.failed != nil && ctx.Err() != nil:
+		return zero[V](), ctx.Err()
+	case errors.Is(found.failed, mux.ErrClosed):
+		return zero[V](), ErrClosed
+	case found.failed != nil:
+		return zero[V](), fmt.Errorf("readthrough: peek %s: %w", key, found.failed)
+	case found.is(missing):
+		rt.meter.note(ctx, EventMiss, key, 0, nil)
+		return zero[V](), ErrMiss
+	}
+	return found.value, rt.hit(ctx, key, found)
+}
+
+// Set stores v as the value of k, and keeps loads under way from overwriting it.
+// The error says that v cannot be stored, or that Redis could not be asked: then
+// the key is invalidated as soon as it can be.
+func (rt *ReadThrough[K, V]) Set(ctx context.Context, k K, v V) error {
+	key, err := rt.RedisKey(k)
+	if err != nil {
+		return err
+	}
+	fill, err := rt.encode(v, time.Now(), 0)
+	if err == nil && fill.unstorable {
+		// WithTTLFor says that this value is not to be kept: so none is.
+		return rt.Invalidate(ctx, k)
+	}
+	if err != nil {
+		return fmt.Errorf("readthrough: set %s: %w", key, err)
+	}
+	rt.settle(ctx, key)
+	err = rt.cache.leases.Set(ctx, key, fill.bytes, fill.keep)
+	rt.flights.Forget(key)
+	rt.meter.note(ctx, EventInvalidation, key, 0, err)
+	if errors.Is(err, mux.ErrClosed) {
+		return ErrClosed
+	}
+	if err != nil {
+		rt.cache.retryLater([]string{key}, rt.lifetime())
+		return fmt.Errorf("readthrough: set %s: %w", key, err)
+	}
+	return nil
+}
+
+// Invalidate says that the values of ks have changed: call it after the write. A
+// Get that starts after Invalidate has returned, in any process, does not return
+// what was loaded before. The error names the keys whose entries may still be
+// there because Redis could not be reached; they are retried in the background
+// until it can, or until the entries have expired.
+func (rt *ReadThrough[K, V]) Invalidate(ctx context.Context, ks ...K) error {
+	keys := make([]string, len(ks))
+	for i, k := range ks {
+		key, err := rt.RedisKey(k)
+		if err != nil {
+			return err
+		}
+		keys[i] = key
+		rt.settle(ctx, key)
+	}
+	err := rt.cache.invalidate(ctx, rt.meter, rt.lifetime(), keys)
+	for _, key := range keys {
+		rt.flights.Forget(key)
+		rt.backoff.forget(key)
+	}
+	if err != nil {
+		return fmt.Errorf("readthrough: invalidate %w", err)
+	}
+	return nil
+}
+
+// settle keeps a fill without a lease from landing behind what is about to be sent.
+func (rt *ReadThrough[K, V]) settle(ctx context.Context, key string) {
+	if !rt.settings.noLease {
+		return // the lease does it, for all processes
+	}
+	for _, filled := range rt.flights.Forget(key) {
+		select {
+		case <-filled:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Refresh loads the value of k now, whatever the cache holds, stores it and
+// returns it. The errors are those of Get.
+func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
+	key, err := rt.RedisKey(k)
+	if err != nil {
+		return zero[V](), err
+	}
+	seat := rt.refreshed.Join(ctx, key, func(f *flight.Flight[outcome[V]]) {
+		rt.run(f, k, run[K, V]{now: true})
+	})
+	if seat == nil {
+		return zero[V](), ErrClosed
+	}
+	out, err := seat.Wait(ctx)
+	if err != nil {
+		return zero[V](), err
+	}
+	return rt.unpack(out, seat.First())
+}
+
+// RedisKey returns the key under which the value of k is stored. It is ErrEmptyKey
+// if the extracted key is empty.
+func (rt *ReadThrough[K, V]) RedisKey(k K) (string, error) {
+	return joinKey(rt.namespace, rt.key(k))
+}
+
+// Stats returns what was counted for this wrapper.
+func (rt *ReadThrough[K, V]) Stats() Stats {
+	var s Stats
+	rt.meter.addTo(&s)
+	return s
+}
+
+// lifetime is the longest that an entry of this wrapper lives.
+func (rt *ReadThrough[K, V]) lifetime() time.Duration {
+	ttl := max(rt.settings.ttl, rt.settings.notFoundTTL)
+	if rt.ttlFor != nil || ttl == NoExpiry || ttl > NoExpiry-rt.settings.stale {
+		return NoExpiry
+	}
+	return ttl + rt.settings.stale
+}
+
+func zero[V any]() (v V) { return v }

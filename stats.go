@@ -1,0 +1,139 @@
+package readthrough
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// Stats counts what has happened since the start, for one wrapper or for a Cache
+// and all its wrappers.
+type Stats struct {
+	Hits         int64 // reads answered with a fresh value from Redis
+	NegativeHits int64 // reads answered with a cached not-found
+	StaleHits    int64 // reads answered with a value past its TTL
+	Misses       int64 // reads that found nothing to serve
+	Loads        int64 // calls of the loader, one for each key of a batch
+	LoadErrors   int64 // loads that failed; a not-found of WithNotFound is no failure
+	Collapsed    int64 // misses answered by a load that another caller began
+	Shared       int64 // misses answered by what another process had loaded
+	Fills        int64 // loads stored in Redis
+	RefusedFills int64 // loads not stored because the key was invalidated or set meanwhile
+	Unstorable   int64 // values that could not be encoded, or were too large
+	Corrupt      int64 // entries in Redis that were no entry of this wrapper's
+	RedisErrors  int64 // round trips that failed, or were not made because Redis was down
+
+	Refreshes        int64 // refreshes begun in the background
+	SkippedRefreshes int64 // refreshes not begun because too many were under way
+	Invalidations    int64 // keys invalidated, set and deleted
+
+	PendingInvalidations int64 // of a Cache: keys whose invalidation is still being retried
+}
+
+// EventKind says what an Event is about.
+type EventKind uint8
+
+// The kinds of Event. Each is counted in the field of Stats that has its name.
+const (
+	EventHit EventKind = iota
+	EventNegativeHit
+	EventStaleHit
+	EventMiss
+	EventLoad         // Took is the loader's time; Err its error, not-founds included
+	EventLoadError    // follows the EventLoad
+	EventCollapsed    // Took is how long the caller waited
+	EventShared       // likewise
+	EventFill         // Took is the round trip's time
+	EventRefusedFill  // likewise
+	EventUnstorable   // Err says why
+	EventCorrupt      // Err says why
+	EventRedisError   // Err says why
+	EventRefresh      // begins in the background
+	EventSkipped      // a refresh that did not begin
+	EventInvalidation // of one key; Err if it may have failed
+	EventBreakerOpen  // Redis is not asked any more; no Wrapper, no Key
+	EventBreakerClosed
+	eventKinds
+)
+
+var eventNames = [eventKinds]string{
+	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "breaker open", "breaker closed",
+}
+
+// String is the kind in words.
+func (k EventKind) String() string {
+	if k >= eventKinds {
+		return "unknown"
+	}
+	return eventNames[k]
+}
+
+// Event is one thing that has happened. It holds no value.
+type Event struct {
+	Wrapper string        // the name given to New; empty for what concerns the whole Cache
+	Key     string        // the Redis key; empty for what concerns no single key
+	Kind    EventKind     // what happened
+	Took    time.Duration // how long it took, where the kind says so; else 0
+	Err     error         // what went wrong, if anything
+}
+
+// Observer is told what happens, on the goroutine on which it happens: Observe
+// must be quick and safe for concurrent use.
+type Observer interface {
+	Observe(ctx context.Context, e Event)
+}
+
+// logObserver logs events.
+type logObserver struct{ log *slog.Logger }
+
+func (o logObserver) Observe(ctx context.Context, e Event) {
+	level := slog.LevelDebug
+	if e.Err != nil && e.Kind != EventLoad || e.Kind == EventBreakerOpen {
+		level = slog.LevelWarn
+	}
+	if !o.log.Enabled(ctx, level) {
+		return
+	}
+	attrs := make([]slog.Attr, 0, 4)
+	if e.Wrapper != "" {
+		attrs = append(attrs, slog.String("wrapper", e.Wrapper))
+	}
+	if e.Key != "" {
+		attrs = append(attrs, slog.String("key", e.Key))
+	}
+	if e.Took != 0 {
+		attrs = append(attrs, slog.Duration("took", e.Took))
+	}
+	if e.Err != nil {
+		attrs = append(attrs, slog.String("error", e.Err.Error()))
+	}
+	o.log.LogAttrs(ctx, level, "readthrough: "+e.Kind.String(), attrs...)
+}
+
+// meter counts events and passes them on to the observers.
+type meter struct {
+	wrapper   string
+	observers []Observer
+	counts    [eventKinds]atomic.Int64
+}
+
+func (m *meter) note(ctx context.Context, kind EventKind, key string, took time.Duration, err error) {
+	m.counts[kind].Add(1)
+	for _, o := range m.observers {
+		o.Observe(ctx, Event{Wrapper: m.wrapper, Key: key, Kind: kind, Took: took, Err: err})
+	}
+}
+
+func (m *meter) addTo(s *Stats) {
+	for kind, field := range map[EventKind]*int64{
+		EventHit: &s.Hits, EventNegativeHit: &s.NegativeHits, EventStaleHit: &s.StaleHits, EventMiss: &s.Misses,
+		EventLoad: &s.Loads, EventLoadError: &s.LoadErrors, EventCollapsed: &s.Collapsed, EventShared: &s.Shared,
+		EventFill: &s.Fills, EventRefusedFill: &s.RefusedFills, EventUnstorable: &s.Unstorable,
+		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
+		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
+	} {
+		*field += m.counts[kind].Load()
+	}
+}
