@@ -171,8 +171,9 @@ func (r *run[K, V]) acquire() {
 
 // use takes an entry that another process stored for the result, if it is fresh.
 func (r *run[K, V]) use(raw []byte) bool {
-	l := r.rt.read(r.flight.Context(), r.flight.Key, raw, nil)
-	if !l.is(fresh) || !l.entry.LoadedAt.After(r.seen) {
+	var l lookup[V]
+	// What cannot be decoded was counted by the lookup that led here.
+	if err := r.rt.decode(raw, &l); err != nil || !l.is(fresh) || !l.entry.LoadedAt.After(r.seen) {
 		return false
 	}
 	r.out = outcome[V]{value: l.value, err: l.err, notFound: l.err != nil, shared: true}

@@ -19,8 +19,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Open returns a pooled client of the Redis that url names, with limits that suit a cache. It does not dial: the first
-// command does, so a service starts while Redis is down. The caller closes the client.
+// Open returns a pooled client of the Redis that url names, with limits that suit a cache. It does not dial, so a service
+// starts while Redis is down. The caller closes the client.
 //
 //	redis://user:password@host:6379/0                         one server; rediss:// with TLS
 //	unix://user:password@/path/to/redis.sock?db=0             one server, by its socket
@@ -32,9 +32,8 @@ import (
 // password for the master. TLS verifies every server by the name of the first host.
 //
 // Every query option of go-redis's ParseURL, ParseClusterURL and ParseFailoverURL works and wins over the limits below.
-// As there, a duration is in seconds unless it has a unit, and 0 turns it off; a number that is 0 means the default, and
-// max_retries=-1 none. Reads from replicas are refused, as they may still have what was invalidated. With min_idle_conns,
-// that many are dialed in the background.
+// As there, a duration without a unit is in seconds, 0 for none; a number that is 0 means the default, and max_retries=-1
+// none. Reads from replicas are refused: they may still have what was invalidated. min_idle_conns dials in the background.
 //
 //	dial_timeout             1s        one attempt for a connection, where go-redis makes five and waits between them
 //	read_, write_timeout     500ms     what hangs is given up; an earlier deadline of the command's context wins
@@ -57,9 +56,8 @@ func Open(url string) (redis.UniversalClient, error) {
 	return connect(options), nil
 }
 
-// Default returns the client that the whole process shares. The first call opens it, as [Open] does, from $REDIS_URL, or
-// if that is empty from redis://localhost:6379. An error is not kept: the next call tries again. Only [CloseDefault]
-// should close the client.
+// Default returns the client that the whole process shares, which the first call opens as [Open] does: from $REDIS_URL,
+// else redis://localhost:6379. An error is not kept: the next call tries again. Only [CloseDefault] should close it.
 func Default() (redis.UniversalClient, error) {
 	shared.Lock()
 	defer shared.Unlock()
@@ -83,8 +81,7 @@ func CloseDefault() error {
 	if client == nil {
 		return nil
 	}
-	// A client that someone has closed directly is as closed as was asked for.
-	if err := client.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
+	if err := client.Close(); err != nil && !errors.Is(err, redis.ErrClosed) { // ErrClosed: someone closed it directly
 		return fmt.Errorf("readthrough: close the default client: %w", err)
 	}
 	return nil
@@ -106,12 +103,11 @@ func connect(options any) redis.UniversalClient {
 		return redis.NewFailoverClient(o) // it never asks for maintenance notifications
 	}
 	o := options.(*redis.Options)
-	o.ContextTimeoutEnabled, o.DisableIdentity, o.MaintNotificationsConfig = true, true, silent
-	o.DialerRetries = 1
+	o.ContextTimeoutEnabled, o.DisableIdentity, o.MaintNotificationsConfig, o.DialerRetries = true, true, silent, 1
 	return redis.NewClient(o)
 }
 
-// soundLimits are options for the query: in it, one table serves the three parsers of go-redis, which fill three types.
+// soundLimits are query options: so one table serves the three parsers of go-redis, which fill three unrelated types.
 var soundLimits = map[string]string{
 	"dial_timeout": "1s", "dialer_retries": "1", "read_timeout": "500ms", "write_timeout": "500ms",
 	"max_retries": "1", "max_redirects": "3", "min_retry_backoff": "5ms", "max_retry_backoff": "50ms",
@@ -132,8 +128,10 @@ var (
 	replicaReads = regexp.MustCompile(`^(read_only|replica_only|route_by_latency|route_randomly)=(true|1)$`)
 	defaultPorts = map[string]string{"": "6379", "cluster": "6379", "sentinel": "26379"}
 	hostName     = regexp.MustCompile(`^[A-Za-z0-9._-]+$`)
-	newNames     = map[string]string{"idle_timeout": "conn_max_idle_time", "max_conn_age": "conn_max_lifetime", "master": "master_name"}
 	optionName   = regexp.MustCompile(`^[a-z_]+$`)
+	newNames     = map[string]string{
+		"idle_timeout": "conn_max_idle_time", "max_conn_age": "conn_max_lifetime", "master": "master_name",
+	}
 )
 
 // redisURL is a URL in its parts. None of them gets into an error, nor does an error of net/url or go-redis, which quote
@@ -181,8 +179,8 @@ func (u *redisURL) translate(authority, tail string) (options any, err error) {
 	u.target.RawQuery = u.query.Encode()
 	options, err = u.parse(u.target.String())
 	// With hosts and options known to be good, all that is left is the path. go-redis takes any on a cluster.
-	path := strings.Trim(u.target.Path, "/")
-	if err != nil || u.base != "unix" && strings.HasPrefix(path, "-") || u.kind == "cluster" && strings.Trim(path, "0") != "" {
+	db := strings.Trim(u.target.Path, "/")
+	if err != nil || u.base != "unix" && strings.HasPrefix(db, "-") || u.kind == "cluster" && strings.Trim(db, "0") != "" {
 		return nil, errors.New("the path is not the number of a database (on a cluster, only 0 is)")
 	}
 	return options, nil
@@ -216,7 +214,7 @@ func parseHost(s, defaultPort string) (string, error) {
 	if err != nil { // either it has no port, or it is no host:port
 		host, port, err = net.SplitHostPort(s + ":" + defaultPort)
 	}
-	host, port = host, cmp.Or(port, defaultPort) // %25: before an IPv6 zone
+	host, port = strings.Replace(host, "%25", "%", 1), cmp.Or(port, defaultPort) // %25: before an IPv6 zone
 	ip, ipErr := netip.ParseAddr(host)
 	n, portErr := strconv.ParseUint(port, 10, 16)
 	switch {
@@ -256,7 +254,8 @@ func (u *redisURL) setOptions() error {
 		return errors.New("the name of the master is missing: ?master=name")
 	}
 	// go-redis gives the user in the URL to the sentinels only. Most who write one mean Redis's.
-	if password, ok := u.target.User.Password(); ok && u.kind == "sentinel" && !u.query.Has("username") && !u.query.Has("password") {
+	password, ok := u.target.User.Password()
+	if ok && u.kind == "sentinel" && !u.query.Has("username") && !u.query.Has("password") {
 		u.query["username"], u.query["password"] = []string{u.target.User.Username()}, []string{password}
 	}
 	return nil
@@ -267,7 +266,7 @@ func (u *redisURL) checkOption(name, value string) error {
 	limits, limited := numberRanges[name]
 	password, _ := u.target.User.Password()
 	switch {
-	case u.accepts(name, value) && limited && (n < limits.min || n > limits.max):
+	case limited && u.accepts(name, value) && (n < limits.min || n > limits.max):
 		return fmt.Errorf("option %s is not from %d to %d", name, limits.min, limits.max)
 	case u.accepts(name, value) && replicaReads.MatchString(name+"="+value):
 		return fmt.Errorf("option %s reads from replicas, which may still have what was invalidated", name)
@@ -275,8 +274,8 @@ func (u *redisURL) checkOption(name, value string) error {
 		return nil
 	case u.accepts(name, ""):
 		return fmt.Errorf("option %s has a value that does not fit it", name)
-	// The name might be of a password: with a ? and a @ after it, or written as if it was an option.
-	case !optionName.MatchString(name), value == "", strings.Contains(u.target.RawQuery, "@"), strings.Contains(password, name):
+	case value == "", !optionName.MatchString(name), strings.Contains(password, name), strings.Contains(u.target.RawQuery, "@"):
+		// It might be of a password: with a ? and a @ after it, or written as if it was an option.
 		return errors.New("an option is unknown (it is not shown, as it might be of a password)")
 	}
 	return fmt.Errorf("option %s is unknown", name)

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"sync/atomic"
+
+	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
+)
+
+// ErrNoBook is returned, wrapped, for an id that no book has.
+var ErrNoBook = errors.New("no such book")
+
+// BookRepo keeps books in a SQLite file. It knows nothing of any cache.
+type BookRepo struct {
+	db      *sql.DB
+	id      string
+	queries atomic.Int64
+}
+
+// OpenBookRepo opens the SQLite file at path. A file that is not there yet, or
+// is empty, is first filled with the Catalogue.
+func OpenBookRepo(ctx context.Context, path string) (*BookRepo, error) {
+	dsn, err := sqliteDSN(path)
+	if err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite", dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	r := &BookRepo{db: db}
+	if err := r.prepare(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), db.Close())
+	}
+	return r, nil
+}
+
+// sqliteDSN is a URI, so that no character of path is taken for an option.
+func sqliteDSN(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("database path: %w", err)
+	}
+	abs = filepath.ToSlash(abs)
+	if abs[0] != '/' {
+		abs = "/" + abs // a Windows drive: file:///C:/...
+	}
+	options := url.Values{
+		"_busy_timeout": {"5000"}, // in milliseconds: wait for another writer, do not fail at once
+		"_journal_mode": {"WAL"},  // readers go on while a writer writes
+		"_txlock":       {"immediate"},
+	}
+	uri := url.URL{Scheme: "file", Path: abs, RawQuery: options.Encode()}
+	return uri.String(), nil
+}
+
+// prepare creates and fills the tables of a new file, and reads the file's id.
+// It is one transaction that holds the write lock from its beginning, so of
+// two processes that open a new file at once, one fills it and the other finds
+// it filled.
+func (r *BookRepo) prepare(ctx context.Context) error {
+	return r.inTx(ctx, func(tx *sql.Tx) error {
+		const tables = `
+			CREATE TABLE IF NOT EXISTS books (
+				id     INTEGER PRIMARY KEY,
+				title  TEXT    NOT NULL,
+				author TEXT    NOT NULL,
+				year   INTEGER NOT NULL
+			);
+			CREATE TABLE IF NOT EXISTS store (id TEXT NOT NULL);`
+		if _, err := tx.ExecContext(ctx, tables); err != nil {
+			return fmt.Errorf("create tables: %w", err)
+		}
+		err := tx.QueryRowContext(ctx, `SELECT id FROM store`).Scan(&r.id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return r.fill(ctx, tx)
+		}
+		return err
+	})
+}
+
+func (r *BookRepo) fill(ctx context.Context, tx *sql.Tx) error {
+	books, err := Catalogue()
+	if err != nil {
+		return err
+	}
+	for _, b := range books {
+		const insert = `INSERT INTO books (id, title, author, year) VALUES (?, ?, ?, ?)`
+		if _, err := tx.ExecContext(ctx, insert, b.ID, b.Title, b.Author, b.Year); err != nil {
+			return fmt.Errorf("insert book %d: %w", b.ID, err)
+		}
+	}
+	r.id = rand.Text()[:10] // 50 random bits: enough to tell stores apart, short enough to print
+	_, err = tx.ExecContext(ctx, `INSERT INTO store (id) VALUES (?)`, r.id)
+	return err
+}
+
+// ID is random, made with the SQLite file and kept in it: every process that
+// opens this file sees the same one, and no other file has it.
+func (r *BookRepo) ID() string { return r.id }
+
+// Queries is how many times FindBook has asked the database.
+func (r *BookRepo) Queries() int64 { return r.queries.Load() }
+
+// FindBook returns the book with this id, or an error that is ErrNoBook.
+func (r *BookRepo) FindBook(ctx context.Context, id int64) (Book, error) {
+	r.queries.Add(1)
+	b := Book{ID: id}
+	const query = `SELECT title, author, year FROM books WHERE id = ?`
+	err := r.db.QueryRowContext(ctx, query, id).Scan(&b.Title, &b.Author, &b.Year)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Book{}, fmt.Errorf("find book %d: %w", id, ErrNoBook)
+	}
+	if err != nil {
+		return Book{}, fmt.Errorf("find book %d: %w", id, err)
+	}
+	return b, nil
+}
+
+// CountBooks returns how many books there are.
+func (r *BookRepo) CountBooks(ctx context.Context) (n int, err error) {
+	if err := r.db.QueryRowContext(ctx, `SELECT count(*) FROM books`).Scan(&n); err != nil {
+		return 0, fmt.Errorf("count books: %w", err)
+	}
+	return n, nil
+}
+
+// SaveBook writes b, whether or not its id was there before, and reports
+// whether it is new.
+func (r *BookRepo) SaveBook(ctx context.Context, b Book) (created bool, err error) {
+	err = r.inTx(ctx, func(tx *sql.Tx) error {
+		const update = `UPDATE books SET title = ?, author = ?, year = ? WHERE id = ?`
+		found, err := affected(tx.ExecContext(ctx, update, b.Title, b.Author, b.Year, b.ID))
+		if err != nil || found {
+			return err
+		}
+		const insert = `INSERT INTO books (id, title, author, year) VALUES (?, ?, ?, ?)`
+		created, err = affected(tx.ExecContext(ctx, insert, b.ID, b.Title, b.Author, b.Year))
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("save book %d: %w", b.ID, err)
+	}
+	return created, nil
+}
+
+// DeleteBook removes the book with this id, or returns an error that is
+// ErrNoBook.
+func (r *BookRepo) DeleteBook(ctx context.Context, id int64) error {
+	found, err := affected(r.db.ExecContext(ctx, `DELETE FROM books WHERE id = ?`, id))
+	if err == nil && !found {
+		err = ErrNoBook
+	}
+	if err != nil {
+		return fmt.Errorf("delete book %d: %w", id, err)
+	}
+	return nil
+}
+
+// Close closes the SQLite file.
+func (r *BookRepo) Close() error { return r.db.Close() }
+
+// inTx runs write in a transaction, and commits it unless write fails.
+func (r *BookRepo) inTx(ctx context.Context, write func(*sql.Tx) error) error {
+	tx, err := r.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := write(tx); err != nil {
+		_ = tx.Rollback() // err is the cause; Rollback only adds that ctx or the connection has ended
+		return err
+	}
+	return tx.Commit()
+}
+
+// affected reports whether a statement changed any row.
+func affected(res sql.Result, err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/readthrough-go/readthrough"
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	bookTTL   = 5 * time.Minute
+	noBookTTL = time.Minute
+
+	// redisTimeout is more than the library's default: the embedded Redis
+	// shares two CPUs, perhaps, with a thousand readers, and that it is slow
+	// then does not mean that it is down.
+	redisTimeout = time.Second
+
+	// invalidateTimeout bounds what a writer waits for a Redis that is down.
+	invalidateTimeout = 3 * time.Second
+)
+
+// ErrNotInvalidated is returned, wrapped, by a write after which the cache
+// could not be told at once. The library goes on trying, but until it succeeds
+// (or the write is done again, or bookTTL is over) readers may see the old book.
+var ErrNotInvalidated = errors.New("the cache could not be told of the write")
+
+// BookStore is a BookRepo whose reads go through the cache.
+type BookStore struct {
+	repo  *BookRepo
+	cache *readthrough.Cache
+	books *readthrough.ReadThrough[int64, Book]
+}
+
+// NewBookStore wraps repo. It owns neither repo nor client: the caller closes
+// both, after the store.
+func NewBookStore(repo *BookRepo, client redis.UniversalClient) (*BookStore, error) {
+	cache, err := readthrough.NewCache(client,
+		// The store's id is part of every key: processes that serve the same
+		// SQLite file share entries, those that serve another one never do,
+		// whatever else is in this Redis.
+		readthrough.WithPrefix("bookstore-"+repo.ID()),
+		readthrough.WithRedisTimeout(redisTimeout),
+	)
+	if err != nil {
+		return nil, err
+	}
+	books, err := readthrough.New(cache, "book", repo.FindBook, readthrough.Int,
+		readthrough.WithTTL(bookTTL),
+		readthrough.WithNotFound(noBookTTL, ErrNoBook),
+	)
+	if err != nil {
+		return nil, errors.Join(err, cache.Close())
+	}
+	return &BookStore{repo: repo, cache: cache, books: books}, nil
+}
+
+// Find returns the book with this id, or an error that is ErrNoBook.
+func (s *BookStore) Find(ctx context.Context, id int64) (Book, error) {
+	return s.books.Get(ctx, id)
+}
+
+// Save writes b and reports whether it is new. Every Find that starts after
+// Save has returned sees it.
+func (s *BookStore) Save(ctx context.Context, b Book) (created bool, err error) {
+	created, err = s.repo.SaveBook(ctx, b)
+	return created, s.written(ctx, b.ID, err)
+}
+
+// Delete removes the book with this id, or returns an error that is ErrNoBook.
+func (s *BookStore) Delete(ctx context.Context, id int64) error {
+	err := s.repo.DeleteBook(ctx, id)
+	return s.written(ctx, id, err)
+}
+
+// written invalidates the entry of a book after a write that ended with
+// writeErr. It does so after a failed write too: a commit whose answer was
+// lost, say to a deadline, may have happened.
+func (s *BookStore) written(ctx context.Context, id int64, writeErr error) error {
+	if err := s.Invalidate(ctx, id); err != nil {
+		return errors.Join(writeErr, fmt.Errorf("%w: %w", ErrNotInvalidated, err))
+	}
+	return writeErr
+}
+
+// Invalidate makes the next Find of these ids ask the database.
+func (s *BookStore) Invalidate(ctx context.Context, ids ...int64) error {
+	// A writer that hangs up between the write and this line must not leave
+	// the old book in the cache, so its context does not cancel the command.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), invalidateTimeout)
+	defer cancel()
+	return s.books.Invalidate(ctx, ids...)
+}
+
+// RedisKey is where the cache keeps the book with this id.
+func (s *BookStore) RedisKey(id int64) (string, error) { return s.books.RedisKey(id) }
+
+// Stats counts what the cache did for books since the process began.
+func (s *BookStore) Stats() readthrough.Stats { return s.books.Stats() }
+
+// Queries is how many times a read has asked the database.
+func (s *BookStore) Queries() int64 { return s.repo.Queries() }
+
+// Close waits for the background work of the cache.
+func (s *BookStore) Close() error { return s.cache.Close() }

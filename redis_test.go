@@ -1,0 +1,204 @@
+package readthrough_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+// fleet is n Caches with a client each: what n processes would have.
+func fleet(t *testing.T, n int, client func() redis.UniversalClient, opts ...readthrough.CacheOption) []*readthrough.Cache {
+	t.Helper()
+	caches := make([]*readthrough.Cache, n)
+	for i := range caches {
+		cache, err := readthrough.NewCache(client(), append([]readthrough.CacheOption{readthrough.WithRedisTimeout(5 * time.Second)}, opts...)...)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, cache.Close()) })
+		caches[i] = cache
+	}
+	return caches
+}
+
+func TestColdKeyIsLoadedOnceInTheFleet(t *testing.T) {
+	for name, start := range map[string]func() func() redis.UniversalClient{
+		"standalone": func() func() redis.UniversalClient {
+			server := redistest.Start(t)
+			return func() redis.UniversalClient { return server.Client() }
+		},
+		"cluster": func() func() redis.UniversalClient {
+			cluster := redistest.StartCluster(t, 3, 0)
+			return func() redis.UniversalClient { return cluster.Client() }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var loads atomic.Int64
+			var wg sync.WaitGroup
+			for _, cache := range fleet(t, 4, start()) {
+				rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, int) (int, error) {
+					return int(loads.Add(1)), nil
+				}, readthrough.Int))
+				for range 250 {
+					wg.Go(func() {
+						if v, err := rows.Get(t.Context(), 1); err != nil || v != 1 {
+							t.Errorf("got %d, %v", v, err)
+						}
+					})
+				}
+			}
+			wg.Wait()
+			require.EqualValues(t, 1, loads.Load())
+		})
+	}
+}
+
+func TestInvalidateRefusesTheFillOfAnotherProcess(t *testing.T) {
+	server := redistest.Start(t)
+	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
+	var row atomic.Value
+	row.Store("old")
+	reading, goOn := make(chan struct{}, 1), make(chan struct{})
+	reader := readthrough.Must(readthrough.New(caches[0], "row", func(context.Context, int) (string, error) {
+		v := row.Load().(string)
+		if v == "old" {
+			reading <- struct{}{}
+			<-goOn
+		}
+		return v, nil
+	}, readthrough.Int))
+	writer := readthrough.Must(readthrough.New(caches[1], "row", func(context.Context, int) (string, error) {
+		return row.Load().(string), nil
+	}, readthrough.Int))
+
+	early := make(chan string)
+	go func() { v, _ := reader.Get(context.Background(), 1); early <- v }()
+	<-reading
+	row.Store("new")
+	require.NoError(t, writer.Invalidate(t.Context(), 1))
+	late := make(chan string)
+	go func() { v, _ := reader.Get(context.Background(), 1); late <- v }()
+	require.Eventually(t, func() bool { return reader.Stats().Misses == 2 }, 5*time.Second, time.Millisecond)
+	close(goOn)
+
+	require.Equal(t, "old", <-early, "it began before the invalidation")
+	require.Equal(t, "new", <-late, "it joined the older load, in the same process")
+	require.EqualValues(t, 1, reader.Stats().RefusedFills)
+	v, err := writer.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Equal(t, "new", v)
+}
+
+func TestHungRedisCostsTheBudgetAndThenNothing(t *testing.T) {
+	server := redistest.Start(t)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()}) // default options: ten seconds for a GET
+	cache, err := readthrough.NewCache(client)
+	require.NoError(t, err)
+	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int, error) { return id, nil }, readthrough.Int))
+	_, err = rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+
+	server.Pause()
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() { _, err := rows.Get(ctx, 1); gone <- err }()
+	cancel()
+	require.ErrorIs(t, <-gone, context.Canceled)
+	for range 10 {
+		v, err := rows.Get(t.Context(), 1)
+		require.NoError(t, err)
+		require.Equal(t, 1, v)
+	}
+	require.LessOrEqual(t, cache.Stats().RedisErrors, int64(12))
+	require.Error(t, rows.Invalidate(t.Context(), 1))
+
+	server.Resume()
+	require.Eventually(t, func() bool {
+		before := rows.Stats().Hits
+		_, err := rows.Get(t.Context(), 1)
+		return err == nil && rows.Stats().Hits > before
+	}, 20*time.Second, 5*time.Millisecond, "hits are back")
+	require.NoError(t, cache.Close())
+	require.NoError(t, client.Close())
+}
+
+func TestFullRedisStillServes(t *testing.T) {
+	server := redistest.Start(t, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
+	cache := fleet(t, 1, func() redis.UniversalClient { return server.Client() })[0]
+	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int, error) { return id, nil }, readthrough.Int))
+	v, err := rows.Get(t.Context(), 3)
+	require.NoError(t, err)
+	require.Equal(t, 3, v)
+	require.EqualValues(t, 1, rows.Stats().RedisErrors)
+}
+
+func TestRoundTripsOfAHitAndAMiss(t *testing.T) {
+	server := redistest.Start(t)
+	client := server.Client()
+	var trips atomic.Int64
+	client.AddHook(&tripCounter{trips: &trips})
+	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
+	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int, error) { return id, nil }, readthrough.Int))
+	_, err := rows.Get(t.Context(), 1) // also teaches Redis the script
+	require.NoError(t, err)
+	for name, want := range map[int]int64{2: 3, 1: 1} { // a miss, a hit
+		before := trips.Load()
+		_, err = rows.Get(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, want, trips.Load()-before, "key %d", name)
+	}
+}
+
+// tripCounter counts the round trips of a client.
+type tripCounter struct{ trips *atomic.Int64 }
+
+func (c *tripCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c *tripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.trips.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if len(cmds) > 0 && cmds[0].Name() != "hello" && cmds[0].Name() != "client" {
+			c.trips.Add(1)
+		}
+		return next(ctx, cmds)
+	}
+}
+
+func TestStaleIsServedWhileOneLoadRefreshesAndWhenItFails(t *testing.T) {
+	cache, _ := newCache(t)
+	var version atomic.Int64
+	version.Store(1)
+	loaded := make(chan struct{}, 9)
+	rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, int) (int64, error) {
+		defer func() { loaded <- struct{}{} }()
+		if v := version.Load(); v > 0 {
+			return v, nil
+		}
+		return 0, errors.New("database down")
+	}, readthrough.Int, readthrough.WithTTL(time.Millisecond), readthrough.WithStale(time.Hour)))
+	_, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	<-loaded
+	version.Store(0)
+	require.Eventually(t, func() bool {
+		v, err := rows.Get(t.Context(), 1)
+		return err == nil && v == 1 && rows.Stats().LoadErrors == 1
+	}, 5*time.Second, time.Millisecond)
+	v, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, v)
+	require.EqualValues(t, 1, rows.Stats().LoadErrors, "the next attempt waits")
+}
