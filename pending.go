@@ -3,6 +3,7 @@ package readthrough
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -63,6 +64,7 @@ func (c *Cache) invalidate(ctx context.Context, m *meter, lifetime time.Duration
 	if errors.Is(err, mux.ErrClosed) {
 		err = ErrClosed
 	}
+	m.note(ctx, EventRedisError, "", 0, err)
 	c.retryLater(left, lifetime)
 	return lease.KeysError(left, err)
 }
@@ -139,5 +141,5 @@ func (c *Cache) tryPending(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	return lease.KeysError(left, err)
+	return fmt.Errorf("readthrough: close: invalidate %w", lease.KeysError(left, err))
 }

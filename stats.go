@@ -17,7 +17,7 @@ type Stats struct {
 	Loads        int64 // calls of the loader, one for each key of a batch
 	LoadErrors   int64 // loads that failed; a not-found of WithNotFound is no failure
 	Collapsed    int64 // misses answered by a load that another caller began
-	Shared       int64 // misses answered by what another process had loaded
+	Shared       int64 // misses answered by an entry that was in Redis by the time the lease was asked for
 	Fills        int64 // loads stored in Redis
 	RefusedFills int64 // loads not stored because the key was invalidated or set meanwhile
 	Unstorable   int64 // values that could not be encoded, or were too large

@@ -98,11 +98,18 @@ func (s *BookStore) Invalidate(ctx context.Context, ids ...int64) error {
 // RedisKey is where the cache keeps the book with this id.
 func (s *BookStore) RedisKey(id int64) (string, error) { return s.books.RedisKey(id) }
 
-// Stats counts what the cache did for books since the process began.
-func (s *BookStore) Stats() readthrough.Stats { return s.books.Stats() }
+// Stats counts what the cache did since the process began: that of the Cache, as
+// it also tells of invalidations that are still to reach Redis.
+func (s *BookStore) Stats() readthrough.Stats { return s.cache.Stats() }
 
 // Queries is how many times a read has asked the database.
 func (s *BookStore) Queries() int64 { return s.repo.Queries() }
 
-// Close waits for the background work of the cache.
-func (s *BookStore) Close() error { return s.cache.Close() }
+// Close waits for the background work of the cache. Its error names the keys of
+// books that were written, but that Redis could not be told of.
+func (s *BookStore) Close() error {
+	if err := s.cache.Close(); err != nil {
+		return fmt.Errorf("close the cache: %w", err)
+	}
+	return nil
+}

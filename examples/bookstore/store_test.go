@@ -108,7 +108,7 @@ func TestSaveWithoutRedisIsSavedAndSaysSo(t *testing.T) {
 func restartRedis(t testing.TB, store *BookStore, mini *miniredis.Miniredis) {
 	t.Helper()
 	require.NoError(t, mini.Restart())
-	told := func() bool { return store.cache.Stats().PendingInvalidations == 0 }
+	told := func() bool { return store.Stats().PendingInvalidations == 0 }
 	require.Eventually(t, told, 30*time.Second, 10*time.Millisecond)
 }
 

@@ -101,28 +101,6 @@ func (s *Store) Steal(ctx context.Context, key, token string, ttl time.Duration)
 	return a.set.Err()
 }
 
-// AcquireAll asks for the leases of all keys, each with its own token, in one round trip.
-func (s *Store) AcquireAll(ctx context.Context, keys, tokens []string, ttl time.Duration) ([]Acquired, error) {
-	as := make([]acquire, len(keys))
-	cmds := make([]redis.Cmder, 0, 3*len(keys))
-	for i, key := range keys {
-		as[i] = newAcquire(ctx, key, tokens[i], ttl, false)
-		cmds = append(cmds, as[i].cmds()...)
-	}
-	if err := s.redis.Do(ctx, cmds...); err != nil {
-		return nil, err
-	}
-	results := make([]Acquired, len(keys))
-	for i := range as {
-		r, err := as[i].result()
-		if err != nil {
-			return nil, err
-		}
-		results[i] = r
-	}
-	return results, nil
-}
-
 // script is a Lua script and the name that Redis knows it by.
 type script struct{ source, sha1 string }
 
