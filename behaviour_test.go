@@ -317,3 +317,26 @@ func TestLongKeysAreHashed(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, key, len("s:")+1024)
 }
+
+// TestABitFlipNeverHarmsTheCaller flips each bit of an entry. The format has no
+// checksum, so a flip inside the value may show in it; it is never an error.
+func TestABitFlipNeverHarmsTheCaller(t *testing.T) {
+	cache, server := newCache(t)
+	rows := wrapper(t, cache, constant("Ada"))
+	_, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	good, err := server.Get("row:1")
+	require.NoError(t, err)
+	value := len(good) - len("Ada")
+	for bit := range 8 * len(good) {
+		flipped := []byte(good)
+		flipped[bit/8] ^= 1 << (bit % 8)
+		require.NoError(t, server.Set("row:1", string(flipped)))
+		v, err := rows.Get(t.Context(), 1)
+		require.NoError(t, err, "bit %d", bit)
+		if bit/8 < value {
+			require.Equal(t, "Ada", v, "bit %d", bit)
+		}
+		server.Del("{row:1}:lease")
+	}
+}
