@@ -38,7 +38,7 @@ func TestHostilePayloadsAreRefusedQuicklyAndCheaply(t *testing.T) {
 		{"a map in a time", "\xd7\xff\xdf\x00\x20\x00\x00\x00\x00\x00", new(map[string]any)},
 		{"an array in a map in an ext", "\xd7\x05\x81\xa1A\xdd\x7f\xff\xff\xff", new(map[string][]int64)},
 		{"depth in a map in an ext", "\xc9\x00\x4c\x4b\x40\x05\x81\xa0" + strings.Repeat("\x91", 5_000_000-2), new(map[string]any)},
-		{"depth in flat exts", "\xdc\xff\xff" + strings.Repeat("\x92\xc7\x00\x05\x80", 0xffff), new([]link)},
+		{"depth in flat exts", "\xdc\x27\x10" + strings.Repeat("\x92\xc7\x00\x05\x80", 10_000), new([]link)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -87,13 +87,13 @@ func TestMalformedEncodingIsAnErrorWhenItIsStored(t *testing.T) {
 	}
 }
 
-// panicky panics in every method that a codec may call, with what it holds.
-type panicky struct{ with any }
+// codecPanicker panics in every method that a codec may call, with what it holds.
+type codecPanicker struct{ with any }
 
-func (p panicky) EncodeMsgpack(*msgpack.Encoder) error  { panic(p.with) }
-func (p *panicky) DecodeMsgpack(*msgpack.Decoder) error { panic(p.with) }
-func (p panicky) MarshalJSON() ([]byte, error)          { panic(p.with) }
-func (p *panicky) UnmarshalJSON([]byte) error           { panic(p.with) }
+func (p codecPanicker) EncodeMsgpack(*msgpack.Encoder) error  { panic(p.with) }
+func (p *codecPanicker) DecodeMsgpack(*msgpack.Decoder) error { panic(p.with) }
+func (p codecPanicker) MarshalJSON() ([]byte, error)          { panic(p.with) }
+func (p *codecPanicker) UnmarshalJSON([]byte) error           { panic(p.with) }
 
 func TestPanicsInATypesOwnMethodsBecomeErrors(t *testing.T) {
 	for _, c := range []Codec{Msgpack, JSON} {
@@ -101,14 +101,14 @@ func TestPanicsInATypesOwnMethodsBecomeErrors(t *testing.T) {
 		require.NoError(t, err)
 
 		for _, with := range []any{io.ErrNoProgress, "a secret", 42} {
-			dst, err := appendValue([]byte("before"), c, []panicky{{with}})
+			dst, err := appendValue([]byte("before"), c, []codecPanicker{{with}})
 			require.ErrorContains(t, err, "readthrough: encode: panic: ")
 			require.NotContains(t, err.Error(), "secret")
 			require.NotContains(t, err.Error(), "42")
 			require.Equal(t, "before", string(dst))
 			require.Equal(t, with == io.ErrNoProgress, errors.Is(err, io.ErrNoProgress))
 
-			err = decodeValue(c, wire, &[]*panicky{{with}})
+			err = decodeValue(c, wire, &[]*codecPanicker{{with}})
 			require.ErrorContains(t, err, "readthrough: decode: panic: ")
 			require.NotContains(t, err.Error(), "secret")
 		}
@@ -139,7 +139,7 @@ func TestPanicsInMsgpackBecomeErrors(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			require.ErrorContains(t, decodeValue(Msgpack, []byte(tt.wire), tt.into), "readthrough: decode: panic: ")
-			requireRoundTrip(t, Msgpack, someUser())
+			requireRoundTrip(t, Msgpack, someCodecUser())
 		})
 	}
 }
@@ -197,9 +197,9 @@ var codecTypes = []func() any{
 // FuzzDecodeValue holds decodeValue to its promise for any bytes: it returns, and allocates no more than a multiple of
 // what it was given. The multiple is that of the largest element that a single byte stands for, twice: a nil codecUser.
 func FuzzDecodeValue(f *testing.F) {
-	user, err := appendValue(nil, Msgpack, someUser())
+	user, err := appendValue(nil, Msgpack, someCodecUser())
 	require.NoError(f, err)
-	userJSON, err := appendValue(nil, JSON, someUser())
+	userJSON, err := appendValue(nil, JSON, someCodecUser())
 	require.NoError(f, err)
 	f.Add(user)
 	f.Add(userJSON)
@@ -260,7 +260,7 @@ func FuzzMsgpackRoundTrip(f *testing.F) {
 		requireRoundTrip(t, Msgpack, s)
 		requireRoundTrip(t, Msgpack, b)
 		requireRoundTrip(t, Msgpack, any(map[string]any{s: []any{append([]byte{}, b...), i, u, x, ok, nil}}))
-		requireEqualUsers(t, Msgpack, codecFuzzed(s, b, i, u, x, ok))
+		requireRoundTrip(t, Msgpack, codecFuzzed(s, b, i, u, x, ok))
 	})
 }
 
@@ -277,7 +277,7 @@ func FuzzJSONRoundTrip(f *testing.F) {
 		requireRoundTrip(t, JSON, s)
 		requireRoundTrip(t, JSON, b)
 		requireRoundTrip(t, JSON, any(map[string]any{s: []any{s, x, ok, nil}}))
-		requireEqualUsers(t, JSON, codecFuzzed(s, b, i, u, x, ok))
+		requireRoundTrip(t, JSON, codecFuzzed(s, b, i, u, x, ok))
 	})
 }
 
@@ -290,26 +290,4 @@ func FuzzRawRoundTrip(f *testing.F) {
 		requireRoundTrip(t, Raw, b)
 		requireRoundTrip(t, Raw, string(b))
 	})
-}
-
-// requireEqualUsers round-trips v, whose times may have any location, by what it is encoded to.
-func requireEqualUsers(t *testing.T, c Codec, v codecUser) {
-	t.Helper()
-	for at := &v; at != nil; at = at.Boss {
-		at.Created = at.Created.UTC()
-		if at.Deleted != nil {
-			*at.Deleted = at.Deleted.UTC()
-		}
-	}
-	wire, err := appendValue(nil, c, v)
-	require.NoError(t, err)
-	var got codecUser
-	require.NoError(t, decodeValue(c, wire, &got))
-	for at := &got; at != nil; at = at.Boss {
-		at.Created = at.Created.UTC()
-		if at.Deleted != nil {
-			*at.Deleted = at.Deleted.UTC()
-		}
-	}
-	require.Equal(t, v, got)
 }

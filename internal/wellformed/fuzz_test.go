@@ -92,8 +92,8 @@ func TestDecodingIsBounded(t *testing.T) {
 		"interned reference": "\xd4\x80\x00",
 	} {
 		t.Run(name, func(t *testing.T) {
-			value := []byte{0xdd, 0, 0, 0x40, 0}
-			for range 0x4000 {
+			value := []byte{0xdd, 0, 0, 0x10, 0}
+			for range 0x1000 {
 				value = append(value, element...)
 			}
 			require.NoError(t, Check(value))

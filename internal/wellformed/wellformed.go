@@ -31,25 +31,11 @@ var (
 // remains (an array of n elements needs at least n more bytes, a map of n pairs 2n), containers are nested at most
 // [MaxDepth] deep, and nothing trails. It neither recurses nor allocates.
 func Check(b []byte) error {
-	return scan(b, false)
-}
-
-// CheckPrefix returns nil if b, followed by more bytes, could become a value that [Check] accepts. It stops an encoder
-// that runs round a cycle of pointers while there is stack left.
-func CheckPrefix(b []byte) error {
-	if err := scan(b, true); err != errTruncated {
-		return err
-	}
-	return nil
-}
-
-// scan walks over b once. What its containers declare need not fit into a prefix.
-func scan(b []byte, prefix bool) error {
 	var (
-		outer [MaxDepth]int // outermost first: how many values each enclosing container still waits for
-		depth = 0           // how many of those there are
-		left  = 1           // how many values are still to come where we are
-		next  = 0           // where the next of them begins
+		outer [MaxDepth]uint64 // outermost first: how many values each enclosing container still waits for
+		depth = 0              // how many of those there are
+		left  = uint64(1)      // how many values are still to come where we are
+		next  = 0              // where the next of them begins
 	)
 	for {
 		if next >= len(b) {
@@ -66,26 +52,22 @@ func scan(b []byte, prefix bool) error {
 			}
 			n := lead.length(b[next:])
 			next += int(lead.width)
-			room := uint64(len(b) - next)
 
 			switch lead.kind {
 			case sized:
-				if n > room {
+				if n > uint64(len(b)-next) {
 					return errTruncated
 				}
 				next += int(n)
 			case container:
-				// Every element takes at least a byte. Only this bounds the memory of a decoder that makes room for n
-				// elements before it has seen the first.
-				if n > room && !prefix {
-					return errTruncated
-				}
+				// No need to compare n with what remains: a value takes at least a byte, so the bytes run out before the
+				// values do, here and not in a decoder that makes room for n of them before it has seen the first.
 				if depth == MaxDepth {
 					return errDepth
 				}
 				outer[depth] = left
 				depth++
-				left = int(n)
+				left = n
 			default:
 				return errLeadByte
 			}
@@ -107,6 +89,15 @@ func scan(b []byte, prefix bool) error {
 	}
 }
 
+// CheckPrefix returns nil if b, followed by more bytes, could become a value that [Check] accepts. It stops an encoder
+// that runs round a cycle of pointers while there is stack left.
+func CheckPrefix(b []byte) error {
+	if err := Check(b); err != errTruncated {
+		return err
+	}
+	return nil
+}
+
 // A Reader hands a value that [Check] has accepted to a msgpack v5 decoder, and fails where the decoder would take the
 // body of an ext for a map.
 //
@@ -119,13 +110,13 @@ func scan(b []byte, prefix bool) error {
 type Reader struct {
 	b    []byte
 	pos  int // what is read next
-	lead int // where the value after the one at pos begins; elements count as values after their container
-	body int // where the body of the last ext before lead begins
+	lead int // how far atBody has walked: where a value begins
+	body int // where the body of the last ext before lead begins, 0 if there was none
 }
 
 // Reset makes r read b from its beginning. Reset(nil) lets go of what it read before.
 func (r *Reader) Reset(b []byte) {
-	*r = Reader{b: b, body: -1}
+	*r = Reader{b: b}
 }
 
 // Read implements io.Reader.
@@ -144,14 +135,8 @@ func (r *Reader) ReadByte() (byte, error) {
 		return 0, io.EOF
 	}
 	c := r.b[r.pos]
-	if r.pos == r.body && opensMap(c) {
+	if opensMap(c) && r.behindExt() && r.atBody() {
 		return 0, errExtAsMap
-	}
-	// Only an ext needs to know where values begin, so that is found out when one might be here.
-	if shapes[c].ext {
-		for r.lead <= r.pos {
-			r.enter()
-		}
 	}
 	r.pos++
 	return c, nil
@@ -166,23 +151,40 @@ func (r *Reader) UnreadByte() error {
 	return nil
 }
 
-// enter moves r.lead from the value that begins there to the one after.
-func (r *Reader) enter() {
-	lead := shapes[r.b[r.lead]]
-	r.lead++
-	if lead.kind == fixed && !lead.ext { // as most are
-		r.lead += int(lead.size)
-		return
+// behindExt reports whether what is before r.pos looks like the header of an ext. It may be the end of something else,
+// but it seldom looks so, which spares all other values the way through atBody.
+func (r *Reader) behindExt() bool {
+	before := r.b[:r.pos]
+	for _, header := range [...]struct{ length, first, last int }{
+		{2, 0xd4, 0xd8}, // fixext: lead byte, type
+		{3, 0xc7, 0xc7}, // ext 8, 16 and 32: lead byte, length, type
+		{4, 0xc8, 0xc8},
+		{6, 0xc9, 0xc9},
+	} {
+		if n := len(before) - header.length; n >= 0 && int(before[n]) >= header.first && int(before[n]) <= header.last {
+			return true
+		}
 	}
-	n := lead.length(r.b[r.lead:])
-	r.lead += int(lead.width)
-	if lead.kind == container {
-		return
+	return false
+}
+
+// atBody reports whether r.pos is where the body of an ext begins. It finds that out value by value, from where it was
+// asked the last time, so that all its answers together take one walk over the bytes.
+func (r *Reader) atBody() bool {
+	for r.lead < r.pos {
+		lead := shapes[r.b[r.lead]]
+		r.lead++
+		n := lead.length(r.b[r.lead:])
+		r.lead += int(lead.width)
+		if lead.kind == container {
+			continue // its elements are the next values
+		}
+		if lead.ext {
+			r.body = r.lead + 1 // after the byte that says which ext it is
+		}
+		r.lead += int(n)
 	}
-	if lead.ext {
-		r.body = r.lead + 1 // after the byte that says which ext it is
-	}
-	r.lead += int(n)
+	return r.body == r.pos
 }
 
 // opensMap reports whether msgpack v5 reads a map, or nil in place of one, from a value that begins with c.

@@ -217,6 +217,49 @@ func TestReaderRefusesToReadAnExtAsAMap(t *testing.T) {
 	}
 }
 
+func TestReaderRefusesAnExtAsAMapAfterAnyValue(t *testing.T) {
+	for _, f := range formats {
+		for c := int(f.first); c <= int(f.last); c++ {
+			value := append([]byte{0x92, byte(c)}, f.rest(byte(c))...)
+			value = append(value, disguises["fixext 8, a time"]...)
+			require.NoError(t, Check(value))
+
+			dec := newDecoder(value)
+			_, err := dec.DecodeArrayLen()
+			require.NoError(t, err)
+			require.NoError(t, dec.Skip())
+
+			var m map[string]string
+			require.Equal(t, errExtAsMap, dec.Decode(&m), "after %#x", c)
+		}
+	}
+}
+
+func TestReaderReadsMapsAfterWhatLooksLikeAnExt(t *testing.T) {
+	for _, before := range []string{
+		"\xcd\xd4\x05", "\xce\x00\x00\xd8\x05", "\xa2\xd5\x05", "\x91\xcc\xd6\xd1\xd7\x05", // fixext
+		"\xce\x00\xc7\x09\x05", "\xce\xc8\x00\x09\x05", "\xc4\x06\xc9\x00\x00\x00\x09\x05", // ext 8, 16, 32
+		"\xd4\xd5\xd6", // an ext, whose type and body look like another
+	} {
+		value := []byte("\x92" + before + "\x81\xa1k\xa1v")
+		if before[0] == 0x91 {
+			value[0]++ // it is two values
+		}
+		require.NoError(t, Check(value), "% x", before)
+
+		dec := newDecoder(value)
+		n, err := dec.DecodeArrayLen()
+		require.NoError(t, err)
+		for range n - 1 {
+			require.NoError(t, dec.Skip())
+		}
+
+		var m map[string]string
+		require.NoError(t, dec.Decode(&m), "after % x", before)
+		require.Equal(t, map[string]string{"k": "v"}, m)
+	}
+}
+
 func TestReaderRefusesDepthThatCheckCannotSee(t *testing.T) {
 	// Flat as Check sees it: [[ext, map], [ext, map] ...]. But msgpack v5 takes each ext and map for one element, and the
 	// next array for the second, so that it recurses as often as there are arrays.
