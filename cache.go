@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +47,7 @@ type Cache struct {
 	closed   bool
 	work     sync.WaitGroup // every goroutine that the Cache and its wrappers start
 	wrappers map[string]*meter
+	settlers []func(context.Context, string) // the wrappers' settle
 }
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
@@ -109,16 +112,23 @@ func checkClient(client redis.UniversalClient) error {
 
 // register makes the name of a wrapper known. Names are unique in a Cache: two
 // wrappers of one name would take each other's entries for their own.
-func (c *Cache) register(m *meter) error {
+func (c *Cache) register(m *meter, settle func(context.Context, string)) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return ErrClosed
 	}
-	if c.wrappers[m.wrapper] != nil {
-		return fmt.Errorf("the Cache has a wrapper of the name %q already", m.wrapper)
+	for other := range c.wrappers {
+		if other == m.wrapper {
+			return fmt.Errorf("the Cache has a wrapper of the name %q already", other)
+		}
+		// "a" with the key "b:1" and "a:b" with the key "1" would be one entry.
+		if strings.HasPrefix(other, m.wrapper+":") || strings.HasPrefix(m.wrapper, other+":") {
+			return fmt.Errorf("the Cache has a wrapper of the name %q, whose keys could be those of %q", other, m.wrapper)
+		}
 	}
 	c.wrappers[m.wrapper] = m
+	c.settlers = append(c.settlers, settle)
 	return nil
 }
 
@@ -191,6 +201,14 @@ func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 	for _, key := range keys {
 		if key == "" {
 			return fmt.Errorf("readthrough: delete: %w", ErrEmptyKey)
+		}
+	}
+	c.mu.Lock()
+	settlers := slices.Clone(c.settlers)
+	c.mu.Unlock()
+	for _, settle := range settlers {
+		for _, key := range keys {
+			settle(ctx, key)
 		}
 	}
 	if err := c.invalidate(ctx, c.meter, NoExpiry, keys); err != nil {

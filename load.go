@@ -212,10 +212,22 @@ func (r *run[K, V]) load() {
 	})
 	took := time.Since(began)
 	r.rt.meter.note(ctx, EventLoad, r.flight.Key, took, r.out.err)
-	r.OnLoad(r.prepare(took))
+	r.OnLoad(r.prepareSafely(took))
 	if r.Down {
 		r.Step = lease.Finish // a renewal failed: the fill would cost the callers a second wait
 	}
+}
+
+// prepareSafely is prepare whose panics, which are WithTTLFor's, surface where the
+// loader's do.
+func (r *run[K, V]) prepareSafely(took time.Duration) (storable bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.out = outcome[V]{err: &PanicError{Value: p, Stack: debug.Stack()}}
+			storable = false
+		}
+	}()
+	return r.prepare(took)
 }
 
 // prepare makes of what the loader returned what is stored, and reports whether
@@ -223,10 +235,15 @@ func (r *run[K, V]) load() {
 func (r *run[K, V]) prepare(took time.Duration) (storable bool) {
 	rt, ctx, now := r.rt, r.flight.Context(), time.Now()
 	if r.out.err != nil {
-		r.fill, r.out.notFound = rt.encodeNotFound(r.out.err, now, took)
+		// A loader that panics with a not-found error has panicked all the same.
+		if _, panicked := r.out.err.(*PanicError); !panicked {
+			r.fill, r.out.notFound = rt.encodeNotFound(r.out.err, now, took)
+		}
 		if !r.out.notFound {
-			rt.meter.note(ctx, EventLoadError, r.flight.Key, took, r.out.err)
-			rt.backoff.failed(r.flight.Key, rt.settings.ttl)
+			if ctx.Err() == nil { // else its callers have gone: no fault of the loader's
+				rt.meter.note(ctx, EventLoadError, r.flight.Key, took, r.out.err)
+				rt.backoff.failed(r.flight.Key, rt.settings.ttl)
+			}
 			if errors.Is(r.out.err, errLoadTimeout) {
 				r.out.err = fmt.Errorf("readthrough: load %s: %w", r.flight.Key, context.DeadlineExceeded)
 			}
@@ -238,11 +255,12 @@ func (r *run[K, V]) prepare(took time.Duration) (storable bool) {
 		return true
 	}
 	var err error
-	if r.fill, err = rt.encode(r.out.value, now, took); err != nil {
+	r.fill, err = rt.encode(r.out.value, now, took)
+	r.out.bytes = r.fill.bytes // each caller's copy comes from them, stored or not
+	if err != nil {
 		rt.meter.note(ctx, EventUnstorable, r.flight.Key, 0, err)
 		return false
 	}
-	r.out.bytes = r.fill.bytes
 	return !r.fill.unstorable
 }
 
@@ -358,7 +376,8 @@ func call[K, V, R any](rt *ReadThrough[K, V], ctx context.Context, keepLease fun
 	for {
 		select {
 		case res := <-done:
-			if errors.Is(res.err, context.DeadlineExceeded) && context.Cause(ctx) == errLoadTimeout {
+			_, panicked := res.err.(*PanicError)
+			if !panicked && errors.Is(res.err, context.DeadlineExceeded) && context.Cause(ctx) == errLoadTimeout {
 				res.err = errLoadTimeout
 			}
 			return res.value, res.err

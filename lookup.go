@@ -94,26 +94,25 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 type fill struct {
 	bytes      []byte
 	keep       time.Duration // in Redis; zero: until it is deleted
-	unstorable bool          // by the wish of WithTTLFor
+	unstorable bool          // too large, or not to be kept by the wish of WithTTLFor
 }
 
 // encode makes the entry of a value loaded at now.
 func (rt *ReadThrough[K, V]) encode(v V, now time.Time, took time.Duration) (fill, error) {
 	ttl := rt.settings.ttl
 	if rt.ttlFor != nil {
-		if ttl = rt.ttlFor(v); ttl <= 0 {
-			return fill{unstorable: true}, nil
-		}
+		ttl = rt.ttlFor(v)
 	}
+	unstorable := ttl <= 0
 	e, keep := rt.expiry(ttl, now, took)
 	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), &e), rt.settings.codec, v)
 	if err != nil {
 		return fill{}, err
 	}
 	if size := len(b) - entry.HeaderSize; size > rt.settings.maxEntry {
-		return fill{}, tooLarge(size, rt.settings.maxEntry)
+		return fill{bytes: b, unstorable: true}, tooLarge(size, rt.settings.maxEntry)
 	}
-	return fill{bytes: b, keep: keep}, nil
+	return fill{bytes: b, keep: keep, unstorable: unstorable}, nil
 }
 
 // encodeNotFound makes the negative entry of one of WithNotFound's errors; ok says

@@ -75,7 +75,7 @@ func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func
 		return nil, err
 	}
 	rt.flights.Go, rt.refreshed.Go = c.spawn, c.spawn
-	return rt, c.register(rt.meter)
+	return rt, c.register(rt.meter, rt.settle)
 }
 
 // apply applies the options, and checks what only the wrapper can: those that have types.
@@ -124,7 +124,8 @@ func Must[T any](v T, err error) T {
 // PanicError, in each caller.
 //
 // Each caller gets a value of its own, as decoded from the stored bytes; only the
-// caller whose call began the load gets what the loader returned.
+// caller whose call began the load gets what the loader returned. What cannot be
+// encoded is given to all as it is.
 func (rt *ReadThrough[K, V]) Get(ctx context.Context, k K) (V, error) {
 	key, err := rt.RedisKey(k)
 	if err != nil {
@@ -250,7 +251,7 @@ func (rt *ReadThrough[K, V]) Set(ctx context.Context, k K, v V) error {
 	}
 	rt.settle(ctx, key)
 	err = rt.cache.leases.Set(ctx, key, fill.bytes, fill.keep)
-	rt.flights.Forget(key)
+	rt.forget(key)
 	rt.meter.note(ctx, EventInvalidation, key, 0, err)
 	if errors.Is(err, mux.ErrClosed) {
 		return ErrClosed
@@ -279,7 +280,7 @@ func (rt *ReadThrough[K, V]) Invalidate(ctx context.Context, ks ...K) error {
 	}
 	err := rt.cache.invalidate(ctx, rt.meter, rt.lifetime(), keys)
 	for _, key := range keys {
-		rt.flights.Forget(key)
+		rt.forget(key)
 		rt.backoff.forget(key)
 	}
 	if err != nil {
@@ -293,12 +294,17 @@ func (rt *ReadThrough[K, V]) settle(ctx context.Context, key string) {
 	if !rt.settings.noLease {
 		return // the lease does it, for all processes
 	}
-	for _, filled := range rt.flights.Forget(key) {
+	for _, filled := range rt.forget(key) {
 		select {
 		case <-filled:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// forget keeps newcomers from joining what is under way for key.
+func (rt *ReadThrough[K, V]) forget(key string) (fills []<-chan struct{}) {
+	return append(rt.flights.Forget(key), rt.refreshed.Forget(key)...)
 }
 
 // Refresh loads the value of k now, whatever the cache holds, stores it and

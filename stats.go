@@ -80,7 +80,7 @@ type Event struct {
 }
 
 // Observer is told what happens, on the goroutine on which it happens: Observe
-// must be quick and safe for concurrent use.
+// must be quick and safe for concurrent use. A panic in it is dropped.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }
@@ -122,8 +122,15 @@ type meter struct {
 func (m *meter) note(ctx context.Context, kind EventKind, key string, took time.Duration, err error) {
 	m.counts[kind].Add(1)
 	for _, o := range m.observers {
-		o.Observe(ctx, Event{Wrapper: m.wrapper, Key: key, Kind: kind, Took: took, Err: err})
+		observe(ctx, o, Event{Wrapper: m.wrapper, Key: key, Kind: kind, Took: took, Err: err})
 	}
+}
+
+// observe keeps an observer's panic from ending the process: what it watches runs
+// on goroutines that have no caller to panic in.
+func observe(ctx context.Context, o Observer, e Event) {
+	defer func() { _ = recover() }()
+	o.Observe(ctx, e)
 }
 
 func (m *meter) addTo(s *Stats) {
