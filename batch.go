@@ -39,6 +39,7 @@ func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], 
 		return nil, err
 	}
 	g := rt.newGather()
+	taken := make(map[string]bool, len(found)) // keys whose value some result has
 	var wg sync.WaitGroup
 	var panicked sync.Map
 	slots := make(chan struct{}, maxMisses)
@@ -47,8 +48,12 @@ func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], 
 			continue
 		}
 		l := found[keys[i]]
+		if taken[keys[i]] {
+			l = rt.own(l)
+		}
+		taken[keys[i]] = true
 		if l.is(fresh) {
-			results[i].Value, results[i].Err = rt.serve(ctx, k, keys[i], rt.own(l))
+			results[i].Value, results[i].Err = rt.serve(ctx, k, keys[i], l, g)
 			continue
 		}
 		slots <- struct{}{}
@@ -59,7 +64,7 @@ func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], 
 					panicked.Store("loader", p)
 				}
 			}()
-			results[i].Value, results[i].Err = rt.serveWith(ctx, k, keys[i], rt.own(l), g)
+			results[i].Value, results[i].Err = rt.serve(ctx, k, keys[i], l, g)
 		})
 	}
 	wg.Wait()
@@ -103,17 +108,15 @@ func (rt *ReadThrough[K, V]) lookupAll(ctx context.Context, keys []string) map[s
 	return found
 }
 
-// own gives one of several equal keys a value of its own.
+// own gives a key that was asked for before a value of its own.
 func (rt *ReadThrough[K, V]) own(l lookup[V]) lookup[V] {
 	if rt.shareable || l.raw == nil || l.is(missing) || l.err != nil {
 		return l
 	}
-	raw := l.raw
 	var copied lookup[V]
-	if err := rt.decode(raw, &copied); err != nil || copied.is(missing) {
+	if err := rt.decode(l.raw, &copied); err != nil || copied.is(missing) {
 		return l
 	}
-	copied.raw = raw
 	return copied
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -46,8 +47,13 @@ type Cache struct {
 	mu       sync.Mutex
 	closed   bool
 	work     sync.WaitGroup // every goroutine that the Cache and its wrappers start
-	wrappers map[string]*meter
-	settlers []func(context.Context, string) // the wrappers' settle
+	wrappers map[string]wrapped
+}
+
+// wrapped is what the Cache knows of a wrapper.
+type wrapped struct {
+	meter  *meter
+	settle func(ctx context.Context, key string)
 }
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
@@ -70,7 +76,7 @@ func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error)
 		settings:  settings,
 		meter:     &meter{observers: settings.observers},
 		refreshes: make(chan struct{}, maxRefreshes),
-		wrappers:  make(map[string]*meter),
+		wrappers:  make(map[string]wrapped),
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
 	c.mux = mux.New(client, mux.Config{
@@ -85,13 +91,13 @@ func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error)
 
 // checkClient refuses clients that answer from elsewhere than the primary.
 func checkClient(client redis.UniversalClient) error {
-	replicas := false
+	errNil := errors.New("the client is nil")
 	switch client := client.(type) {
 	case nil:
-		return errors.New("the client is nil")
+		return errNil
 	case *redis.Client:
 		if client == nil {
-			return errors.New("the client is nil")
+			return errNil
 		}
 		o := client.Options()
 		if o.ClientSideCache != nil || o.ClientSideCacheConfig != nil {
@@ -99,36 +105,34 @@ func checkClient(client redis.UniversalClient) error {
 		}
 	case *redis.ClusterClient:
 		if client == nil {
-			return errors.New("the client is nil")
+			return errNil
 		}
 		o := client.Options()
-		replicas = o.ReadOnly || o.RouteByLatency || o.RouteRandomly
-	}
-	if replicas {
-		return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), which may still have what was invalidated")
+		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
+			return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), which may still have what was invalidated")
+		}
 	}
 	return nil
 }
 
 // register makes the name of a wrapper known. Names are unique in a Cache: two
 // wrappers of one name would take each other's entries for their own.
-func (c *Cache) register(m *meter, settle func(context.Context, string)) error {
+func (c *Cache) register(name string, w wrapped) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return ErrClosed
 	}
 	for other := range c.wrappers {
-		if other == m.wrapper {
+		if other == name {
 			return fmt.Errorf("the Cache has a wrapper of the name %q already", other)
 		}
 		// "a" with the key "b:1" and "a:b" with the key "1" would be one entry.
-		if strings.HasPrefix(other, m.wrapper+":") || strings.HasPrefix(m.wrapper, other+":") {
-			return fmt.Errorf("the Cache has a wrapper of the name %q, whose keys could be those of %q", other, m.wrapper)
+		if strings.HasPrefix(other, name+":") || strings.HasPrefix(name, other+":") {
+			return fmt.Errorf("the Cache has a wrapper of the name %q, whose keys could be those of %q", other, name)
 		}
 	}
-	c.wrappers[m.wrapper] = m
-	c.settlers = append(c.settlers, settle)
+	c.wrappers[name] = w
 	return nil
 }
 
@@ -177,6 +181,9 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 		waited = fmt.Errorf("readthrough: close: calls are still under way: %w", ctx.Err())
 	}
 	left := c.tryPending(ctx) // a last time
+	if left != nil {
+		left = fmt.Errorf("readthrough: close: invalidate %w", left)
+	}
 	if err := c.mux.Close(ctx); err != nil && waited == nil {
 		waited = fmt.Errorf("readthrough: close: %w", err)
 	}
@@ -189,8 +196,8 @@ func (c *Cache) Stats() Stats {
 	c.meter.addTo(&s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, m := range c.wrappers {
-		m.addTo(&s)
+	for _, w := range c.wrappers {
+		w.meter.addTo(&s)
 	}
 	return s
 }
@@ -204,11 +211,11 @@ func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 		}
 	}
 	c.mu.Lock()
-	settlers := slices.Clone(c.settlers)
+	wrappers := slices.Collect(maps.Values(c.wrappers))
 	c.mu.Unlock()
-	for _, settle := range settlers {
+	for _, w := range wrappers {
 		for _, key := range keys {
-			settle(ctx, key)
+			w.settle(ctx, key)
 		}
 	}
 	if err := c.invalidate(ctx, c.meter, NoExpiry, keys); err != nil {
@@ -256,16 +263,8 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	if err := checkTTL("ttl", ttl); err != nil {
 		return fmt.Errorf("readthrough: set %s: %w", key, err)
 	}
-	now := time.Now()
-	e := entry.Entry{LoadedAt: now}
-	keep := time.Duration(0)
-	if ttl != NoExpiry {
-		e.FreshUntil, keep = now.Add(ttl), ttl
-	}
-	b, err := appendValue(entry.AppendHeader(nil, &e), c.settings.wrapper.codec, v)
-	if err == nil && len(b)-entry.HeaderSize > c.settings.wrapper.maxEntry {
-		err = tooLarge(len(b)-entry.HeaderSize, c.settings.wrapper.maxEntry)
-	}
+	e, keep := expiring(time.Now(), ttl, 0)
+	b, err := c.settings.wrapper.appendEntry(&e, v)
 	if err != nil {
 		return fmt.Errorf("readthrough: set %s: %w", key, err)
 	}
@@ -273,10 +272,6 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 		return c.redisError(ctx, "set", key, err)
 	}
 	return nil
-}
-
-func tooLarge(size, limit int) error {
-	return fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, limit)
 }
 
 // redisError counts a failure to reach Redis, unless it is the caller's own doing.

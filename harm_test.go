@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,17 +40,8 @@ func TestAPanicWithANotFoundErrorIsNotCached(t *testing.T) {
 
 func TestWithoutLeaseNothingOlderLandsBehindADelete(t *testing.T) {
 	cache, server := newCache(t)
-	var row atomic.Value
-	row.Store("old")
-	reading, goOn := make(chan struct{}), make(chan struct{})
-	rows := wrapper(t, cache, func(context.Context, int) (string, error) {
-		v := row.Load().(string)
-		if v == "old" {
-			reading <- struct{}{}
-			<-goOn
-		}
-		return v, nil
-	}, readthrough.WithoutLease())
+	row := newRow("old")
+	rows := wrapper(t, cache, row.load, readthrough.WithoutLease())
 	for name, read := range map[string]func(context.Context, int) (string, error){"get": rows.Get, "refresh": rows.Refresh} {
 		for how, forget := range map[string]func() error{
 			"delete":     func() error { return cache.Delete(t.Context(), "row:1") },
@@ -60,10 +50,10 @@ func TestWithoutLeaseNothingOlderLandsBehindADelete(t *testing.T) {
 			row.Store("old")
 			early := make(chan string)
 			go func() { v, _ := read(context.Background(), 1); early <- v }()
-			<-reading
+			<-row.reading
 			row.Store("new")
 			require.NoError(t, forget())
-			goOn <- struct{}{}
+			row.goOn <- struct{}{}
 			require.Equal(t, "old", <-early)
 			require.False(t, server.Exists("row:1"), "%s, %s", name, how)
 		}

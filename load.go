@@ -8,8 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/readthrough-go/readthrough/internal/entry"
 	"github.com/readthrough-go/readthrough/internal/flight"
 	"github.com/readthrough-go/readthrough/internal/lease"
@@ -56,8 +54,7 @@ func (o *outcome[V]) failed() bool { return o.err != nil && !o.notFound }
 // unpack gives a caller its result: the value itself to the one whose call began
 // the load, a copy to the others.
 func (rt *ReadThrough[K, V]) unpack(o outcome[V], first bool) (V, error) {
-	var panicked *PanicError
-	if errors.As(o.err, &panicked) && o.err == error(panicked) {
+	if panicked, ok := o.err.(*PanicError); ok {
 		panic(panicked)
 	}
 	if o.err != nil || first || rt.shareable || o.bytes == nil {
@@ -137,28 +134,27 @@ func (rt *ReadThrough[K, V]) run(f *flight.Flight[outcome[V]], k K, r run[K, V])
 }
 
 // redisContext limits a step of the protocol, which is taken whether or not those
-// who wait for the flight still do.
-func (r *run[K, V]) redisContext() (context.Context, context.CancelFunc) {
-	// A caller waits for Redis once: what the acquire took is not left for the fill.
-	limit := max(r.rt.cache.settings.redisTimeout-r.asked, time.Millisecond)
+// who wait for the flight still do. What they have spent on waiting for Redis is
+// not left for the step.
+func (r *run[K, V]) redisContext(spent time.Duration) (context.Context, context.CancelFunc) {
+	limit := max(r.rt.cache.settings.redisTimeout-spent, time.Millisecond)
 	return context.WithTimeout(context.WithoutCancel(r.flight.Context()), limit)
 }
 
 func (r *run[K, V]) acquire() {
-	r.asked = 0
-	ctx, cancel := r.redisContext()
+	ctx, cancel := r.redisContext(0)
 	defer cancel()
 	leases, ttl := r.rt.cache.leases, r.rt.settings.leaseTTL
 	r.sent = r.flight.Mark()
 	began := time.Now()
+	var a lease.Acquired
+	var err error
 	if r.now {
-		err := leases.Steal(ctx, r.flight.Key, r.token, ttl)
-		r.asked = time.Since(began)
-		r.redisFailed(err)
-		r.OnAcquire(err == nil, false, err != nil)
-		return
+		err = leases.Steal(ctx, r.flight.Key, r.token, ttl)
+		a.Held = err == nil
+	} else {
+		a, err = leases.Acquire(ctx, r.flight.Key, r.token, ttl)
 	}
-	a, err := leases.Acquire(ctx, r.flight.Key, r.token, ttl)
 	r.asked = time.Since(began)
 	r.redisFailed(err)
 	usable := err == nil && a.Found && r.use(a.Entry)
@@ -269,7 +265,7 @@ func (r *run[K, V]) keepLease() {
 	if !r.Held || r.Down || r.rt.settings.noLease {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.flight.Context()), r.rt.cache.settings.redisTimeout)
+	ctx, cancel := r.redisContext(0)
 	defer cancel()
 	// A lease that is lost shows when the fill is refused.
 	_, err := r.rt.cache.leases.Renew(ctx, r.flight.Key, r.token, r.rt.settings.leaseTTL)
@@ -280,7 +276,7 @@ func (r *run[K, V]) keepLease() {
 // settle stores the value, or gives the lease back: either shows whether anything
 // was invalidated since the lease was acquired.
 func (r *run[K, V]) settle() {
-	ctx, cancel := r.redisContext()
+	ctx, cancel := r.redisContext(r.asked)
 	defer cancel()
 	var kept bool
 	var err error
@@ -317,7 +313,7 @@ func (r *run[K, V]) finish() {
 		before = 0
 	case r.Audience == lease.BeforeSend && !(r.now && !r.out.failed()):
 		before = r.sent
-	case r.Step == lease.Finish && r.loadBegan == 0:
+	case r.loadBegan == 0:
 		before = flight.Everyone // every caller has gone while the flight waited
 	}
 	down := r.Down
@@ -333,7 +329,7 @@ func (r *run[K, V]) finish() {
 		return
 	}
 	// Nobody waits for this. A lease whose fate is unknown would hold others up.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.flight.Context()), r.rt.cache.settings.redisTimeout)
+	ctx, cancel := r.redisContext(0)
 	defer cancel()
 	_, _ = r.rt.cache.leases.Release(ctx, r.flight.Key, r.token) // else it expires
 }
@@ -393,5 +389,3 @@ func call[K, V, R any](rt *ReadThrough[K, V], ctx context.Context, keepLease fun
 		}
 	}
 }
-
-func isNil(err error) bool { return errors.Is(err, redis.Nil) }

@@ -3,9 +3,12 @@ package readthrough
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough/internal/entry"
 )
@@ -44,10 +47,11 @@ func (rt *ReadThrough[K, V]) lookup(ctx context.Context, key string) lookup[V] {
 // into V, are a miss: the load overwrites them.
 func (rt *ReadThrough[K, V]) read(ctx context.Context, key string, raw []byte, err error) lookup[V] {
 	var l lookup[V]
+	if errors.Is(err, redis.Nil) {
+		return l
+	}
 	if unreadable(err) {
-		if !isNil(err) {
-			rt.meter.note(ctx, EventCorrupt, key, 0, err)
-		}
+		rt.meter.note(ctx, EventCorrupt, key, 0, err)
 		return l
 	}
 	if err != nil {
@@ -103,16 +107,9 @@ func (rt *ReadThrough[K, V]) encode(v V, now time.Time, took time.Duration) (fil
 	if rt.ttlFor != nil {
 		ttl = rt.ttlFor(v)
 	}
-	unstorable := ttl <= 0
 	e, keep := rt.expiry(ttl, now, took)
-	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), &e), rt.settings.codec, v)
-	if err != nil {
-		return fill{}, err
-	}
-	if size := len(b) - entry.HeaderSize; size > rt.settings.maxEntry {
-		return fill{bytes: b, unstorable: true}, tooLarge(size, rt.settings.maxEntry)
-	}
-	return fill{bytes: b, keep: keep, unstorable: unstorable}, nil
+	b, err := rt.settings.appendEntry(&e, v)
+	return fill{bytes: b, keep: keep, unstorable: ttl <= 0 || err != nil}, err
 }
 
 // encodeNotFound makes the negative entry of one of WithNotFound's errors; ok says
@@ -130,14 +127,35 @@ func (rt *ReadThrough[K, V]) encodeNotFound(err error, now time.Time, took time.
 
 // expiry is the header of an entry with the given TTL, and how long Redis keeps it.
 func (rt *ReadThrough[K, V]) expiry(ttl time.Duration, now time.Time, took time.Duration) (entry.Entry, time.Duration) {
-	e := entry.Entry{LoadedAt: now, LoadTime: took}
-	if ttl == NoExpiry {
-		return e, 0
+	if ttl != NoExpiry {
+		ttl -= time.Duration(rt.settings.jitter * rand.Float64() * float64(ttl))
+		ttl = max(ttl, time.Millisecond)
 	}
-	ttl -= time.Duration(rt.settings.jitter * rand.Float64() * float64(ttl))
-	ttl = max(ttl, time.Millisecond)
-	e.FreshUntil = now.Add(ttl)
-	return e, ttl + min(rt.settings.stale, NoExpiry-ttl)
+	e, keep := expiring(now, ttl, rt.settings.stale)
+	e.LoadTime = took
+	return e, keep
+}
+
+// expiring is the header of an entry that is fresh for ttl from now on and kept for
+// stale beyond that, and how long Redis keeps it; zero: until it is deleted.
+func expiring(now time.Time, ttl, stale time.Duration) (entry.Entry, time.Duration) {
+	if ttl == NoExpiry {
+		return entry.Entry{LoadedAt: now}, 0
+	}
+	return entry.Entry{LoadedAt: now, FreshUntil: now.Add(ttl)}, ttl + min(stale, NoExpiry-ttl)
+}
+
+// appendEntry is the bytes of an entry. If they are too many to be stored, they
+// come with an error that says so.
+func (s *settings) appendEntry(e *entry.Entry, v any) ([]byte, error) {
+	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), e), s.codec, v)
+	if err != nil {
+		return nil, err
+	}
+	if size := len(b) - entry.HeaderSize; size > s.maxEntry {
+		return b, fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, s.maxEntry)
+	}
+	return b, nil
 }
 
 // shareable reports whether values of t hold nothing that one caller could change

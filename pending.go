@@ -3,7 +3,6 @@ package readthrough
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -141,5 +140,5 @@ func (c *Cache) tryPending(ctx context.Context) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("readthrough: close: invalidate %w", lease.KeysError(left, err))
+	return lease.KeysError(left, err)
 }

@@ -75,7 +75,7 @@ func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func
 		return nil, err
 	}
 	rt.flights.Go, rt.refreshed.Go = c.spawn, c.spawn
-	return rt, c.register(rt.meter, rt.settle)
+	return rt, c.register(name, wrapped{rt.meter, rt.settle})
 }
 
 // apply applies the options, and checks what only the wrapper can: those that have types.
@@ -135,16 +135,12 @@ func (rt *ReadThrough[K, V]) Get(ctx context.Context, k K) (V, error) {
 	if found.failed != nil && ctx.Err() != nil {
 		return zero[V](), ctx.Err()
 	}
-	return rt.serve(ctx, k, key, found)
+	return rt.serve(ctx, k, key, found, nil)
 }
 
-// serve answers a read after its lookup.
-func (rt *ReadThrough[K, V]) serve(ctx context.Context, k K, key string, found lookup[V]) (V, error) {
-	return rt.serveWith(ctx, k, key, found, nil)
-}
-
-// serveWith is serve whose load, if it comes to one, is gathered with others.
-func (rt *ReadThrough[K, V]) serveWith(ctx context.Context, k K, key string, found lookup[V], g *gather[K, V]) (V, error) {
+// serve answers a read after its lookup. Its load, if it comes to one, is gathered
+// with others in g, unless that is nil.
+func (rt *ReadThrough[K, V]) serve(ctx context.Context, k K, key string, found lookup[V], g *gather[K, V]) (V, error) {
 	switch {
 	case found.is(fresh):
 		if rt.refreshesEarly(found) {

@@ -34,6 +34,27 @@ type user struct {
 	Tags []string
 }
 
+// row is a row of a database whose loader, once it has read "old", says so and waits.
+type row struct {
+	atomic.Value
+	reading, goOn chan struct{}
+}
+
+func newRow(v string) *row {
+	r := &row{reading: make(chan struct{}), goOn: make(chan struct{})}
+	r.Store(v)
+	return r
+}
+
+func (r *row) load(context.Context, int) (string, error) {
+	v := r.Load().(string)
+	if v == "old" {
+		r.reading <- struct{}{}
+		<-r.goOn
+	}
+	return v, nil
+}
+
 func TestGetLoadsOnceAndThenHits(t *testing.T) {
 	cache, server := newCache(t)
 	var loads atomic.Int64
@@ -129,20 +150,11 @@ func TestGetAfterInvalidateNeverJoinsAnOlderLoad(t *testing.T) {
 	for name, opts := range map[string][]readthrough.Option{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
 		t.Run(name, func(t *testing.T) {
 			cache, _ := newCache(t)
-			var row atomic.Value
-			row.Store("old")
-			reading, goOn := make(chan struct{}, 9), make(chan struct{})
-			rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, int) (string, error) {
-				v := row.Load().(string)
-				if v == "old" {
-					reading <- struct{}{}
-					<-goOn
-				}
-				return v, nil
-			}, readthrough.Int, opts...))
+			row := newRow("old")
+			rows := readthrough.Must(readthrough.New(cache, "row", row.load, readthrough.Int, opts...))
 			early := make(chan string)
 			go func() { v, _ := rows.Get(context.Background(), 1); early <- v }()
-			<-reading
+			<-row.reading
 			row.Store("new")
 			require.NoError(t, rows.Invalidate(t.Context(), 1))
 			late := make(chan string)
@@ -150,7 +162,7 @@ func TestGetAfterInvalidateNeverJoinsAnOlderLoad(t *testing.T) {
 			if name == "lease" {
 				require.Equal(t, "new", <-late, "not even by waiting for the older load")
 			}
-			close(goOn)
+			close(row.goOn)
 			require.Equal(t, "old", <-early)
 			if name != "lease" {
 				require.Equal(t, "new", <-late)

@@ -63,30 +63,21 @@ func TestColdKeyIsLoadedOnceInTheFleet(t *testing.T) {
 func TestInvalidateRefusesTheFillOfAnotherProcess(t *testing.T) {
 	server := redistest.Start(t)
 	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
-	var row atomic.Value
-	row.Store("old")
-	reading, goOn := make(chan struct{}, 1), make(chan struct{})
-	reader := readthrough.Must(readthrough.New(caches[0], "row", func(context.Context, int) (string, error) {
-		v := row.Load().(string)
-		if v == "old" {
-			reading <- struct{}{}
-			<-goOn
-		}
-		return v, nil
-	}, readthrough.Int))
+	row := newRow("old")
+	reader := readthrough.Must(readthrough.New(caches[0], "row", row.load, readthrough.Int))
 	writer := readthrough.Must(readthrough.New(caches[1], "row", func(context.Context, int) (string, error) {
 		return row.Load().(string), nil
 	}, readthrough.Int))
 
 	early := make(chan string)
 	go func() { v, _ := reader.Get(context.Background(), 1); early <- v }()
-	<-reading
+	<-row.reading
 	row.Store("new")
 	require.NoError(t, writer.Invalidate(t.Context(), 1))
 	late := make(chan string)
 	go func() { v, _ := reader.Get(context.Background(), 1); late <- v }()
 	require.Eventually(t, func() bool { return reader.Stats().Misses == 2 }, 5*time.Second, time.Millisecond)
-	close(goOn)
+	close(row.goOn)
 
 	require.Equal(t, "old", <-early, "it began before the invalidation")
 	require.Equal(t, "new", <-late, "it joined the older load, in the same process")

@@ -49,7 +49,6 @@ type Flight[T any] struct {
 	pinned    bool          // goes on even if nobody waits
 	forgotten bool          // Forget was called
 	finished  chan struct{} // made by the first who waits for it
-	joined    int
 }
 
 // Seat is one caller's place in a flight.
@@ -66,36 +65,17 @@ type Seat[T any] struct {
 // Join takes a seat in the flight of key, starting one that runs course if there
 // is none. It returns nil when the group takes no more.
 func (g *Group[T]) Join(ctx context.Context, key string, course Course[T]) *Seat[T] {
-	seats, _ := g.JoinAll(ctx, []string{key}, func(fs []*Flight[T]) { course(fs[0]) })
-	if seats == nil {
-		return nil
-	}
-	return seats[0]
-}
-
-// JoinAll takes a seat for each of keys, which are all different. Those flights
-// that did not exist yet are run by one course together; it must Finish each.
-// led says how many they are.
-func (g *Group[T]) JoinAll(ctx context.Context, keys []string, course func([]*Flight[T])) (seats []*Seat[T], led int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var lead []*Flight[T]
-	seats = make([]*Seat[T], len(keys))
-	for i, key := range keys {
-		f := g.current[key]
-		if f == nil {
-			f = g.open(ctx, key)
-			lead = append(lead, f)
+	f := g.current[key]
+	if f == nil {
+		if f = g.begin(ctx, key, course); f == nil {
+			return nil
 		}
-		seats[i] = f.seat(ctx)
 	}
-	if len(lead) > 0 && !g.Go(func() { course(lead) }) {
-		for _, f := range lead {
-			f.close()
-		}
-		return nil, 0
-	}
-	return seats, len(lead)
+	s := &Seat[T]{group: g, ctx: ctx, result: make(chan T, 1)}
+	f.take(s)
+	return s
 }
 
 // Start runs course in a flight that goes on without callers, unless key has a flight already.
@@ -105,13 +85,23 @@ func (g *Group[T]) Start(ctx context.Context, key string, course Course[T]) bool
 	if g.current[key] != nil {
 		return false
 	}
-	f := g.open(ctx, key)
-	f.pinned = true
-	if !g.Go(func() { course(f) }) {
-		f.close()
+	f := g.begin(ctx, key, course)
+	if f == nil {
 		return false
 	}
+	f.pinned = true
 	return true
+}
+
+// begin opens the flight of key and runs course in it: nil if the group takes no
+// more. The lock is held, so the course waits for it at its first step.
+func (g *Group[T]) begin(ctx context.Context, key string, course Course[T]) *Flight[T] {
+	f := g.open(ctx, key)
+	if !g.Go(func() { course(f) }) {
+		f.close()
+		return nil
+	}
+	return f
 }
 
 // Forget keeps newcomers from joining the flight of key: they start another. The
@@ -146,20 +136,17 @@ func (g *Group[T]) open(ctx context.Context, key string) *Flight[T] {
 	return f
 }
 
-func (f *Flight[T]) seat(ctx context.Context) *Seat[T] {
-	s := &Seat[T]{group: f.group, flight: f, ctx: ctx, since: f.now, first: f.joined == 0, result: make(chan T, 1)}
-	f.seats = append(f.seats, s)
-	f.joined++
-	f.waiting++
-	return s
+// unlist keeps f from being joined. The lock is held.
+func (f *Flight[T]) unlist() {
+	if f.group.current[f.Key] == f {
+		delete(f.group.current, f.Key)
+	}
 }
 
 // close takes f out of the group. The lock is held.
 func (f *Flight[T]) close() {
 	f.cancel()
-	if f.group.current[f.Key] == f {
-		delete(f.group.current, f.Key)
-	}
+	f.unlist()
 	if fs := f.group.filling[f.Key]; fs != nil {
 		delete(fs, f)
 		if len(fs) == 0 {
@@ -194,9 +181,7 @@ func (f *Flight[T]) Leave() (mark Mark, forgotten bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f.now++
-	if g.current[f.Key] == f {
-		delete(g.current, f.Key)
-	}
+	f.unlist()
 	if g.filling[f.Key] == nil {
 		g.filling[f.Key] = make(map[*Flight[T]]struct{})
 	}
@@ -237,16 +222,16 @@ func (f *Flight[T]) Finish(result T, before Mark, again Course[T]) {
 					go again(successor) // ends as every flight does: the load's timeout bounds it
 				}
 			}
-			next.carry(s)
+			next.take(s)
 		}
 	}
 }
 
-// carry gives s a seat in f. They start together, so none of them is late for it.
-func (f *Flight[T]) carry(s *Seat[T]) {
-	s.flight, s.since, s.first = f, f.now, f.joined == 0
+// take gives s a seat in f: a caller who has just come, or one carried over from an
+// earlier flight, together with others, so that none of them is late. The lock is held.
+func (f *Flight[T]) take(s *Seat[T]) {
+	s.flight, s.since, s.first = f, f.now, len(f.seats) == 0
 	f.seats = append(f.seats, s)
-	f.joined++
 	f.waiting++
 }
 
@@ -283,9 +268,7 @@ func (s *Seat[T]) Leave() {
 	if f.waiting == 0 && !f.pinned {
 		// Nobody must join a load that is being cancelled.
 		f.cancel()
-		if f.group.current[f.Key] == f {
-			delete(f.group.current, f.Key)
-		}
+		f.unlist()
 	}
 }
 

@@ -31,7 +31,6 @@ const (
 type Course struct {
 	Step     Step
 	Held     bool     // the flight has acquired a lease that it has not given back
-	Found    bool     // the result is the entry that Acquire found
 	Down     bool     // Redis failed: it is not asked again
 	Audience Audience // at Finish
 }
@@ -46,7 +45,7 @@ func (c *Course) OnAcquire(held, usable, failed bool) {
 		c.Down, c.Step = true, Load
 	case usable:
 		// A lease that came along is given back after the callers have the entry.
-		c.Found, c.Held, c.Audience, c.Step = true, held, BeforeSend, Finish
+		c.Held, c.Audience, c.Step = held, BeforeSend, Finish
 	case held:
 		c.Held, c.Step = true, Load
 	default:

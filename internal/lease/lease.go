@@ -55,15 +55,14 @@ type acquire struct {
 	token         string
 }
 
-func newAcquire(ctx context.Context, key, token string, ttl time.Duration, steal bool) acquire {
+func newAcquire(ctx context.Context, key, token string, ttl time.Duration) acquire {
 	lease := Key(key)
-	a := acquire{token: token, entry: redis.NewStringCmd(ctx, "get", key), holder: redis.NewStringCmd(ctx, "get", lease)}
-	if steal {
-		a.set = redis.NewCmd(ctx, "set", lease, token, "px", millis(ttl))
-	} else {
-		a.set = redis.NewCmd(ctx, "set", lease, token, "nx", "px", millis(ttl))
+	return acquire{
+		set:    redis.NewCmd(ctx, "set", lease, token, "nx", "px", millis(ttl)),
+		entry:  redis.NewStringCmd(ctx, "get", key),
+		holder: redis.NewStringCmd(ctx, "get", lease),
+		token:  token,
 	}
-	return a
 }
 
 func (a *acquire) cmds() []redis.Cmder { return []redis.Cmder{a.set, a.entry, a.holder} }
@@ -85,7 +84,7 @@ func (a *acquire) result() (Acquired, error) {
 
 // Acquire asks for the lease of key, and for the entry, in one round trip.
 func (s *Store) Acquire(ctx context.Context, key, token string, ttl time.Duration) (Acquired, error) {
-	a := newAcquire(ctx, key, token, ttl, false)
+	a := newAcquire(ctx, key, token, ttl)
 	if err := s.redis.Do(ctx, a.cmds()...); err != nil {
 		return Acquired{}, err
 	}
@@ -94,11 +93,7 @@ func (s *Store) Acquire(ctx context.Context, key, token string, ttl time.Duratio
 
 // Steal takes the lease of key whoever holds it: the holder's fill will be refused.
 func (s *Store) Steal(ctx context.Context, key, token string, ttl time.Duration) error {
-	a := newAcquire(ctx, key, token, ttl, true)
-	if err := s.redis.Do(ctx, a.set); err != nil {
-		return err
-	}
-	return a.set.Err()
+	return put(ctx, s.redis.Do, Key(key), token, ttl)
 }
 
 // script is a Lua script and the name that Redis knows it by.
@@ -167,10 +162,11 @@ func (s *Store) Put(ctx context.Context, key string, entry []byte, ttl time.Dura
 
 type do func(ctx context.Context, cmds ...redis.Cmder) error
 
-func put(ctx context.Context, do do, key string, entry []byte, ttl time.Duration) error {
-	cmd := redis.NewStatusCmd(ctx, "set", key, entry)
+// put sets key to value, for ttl if that is not zero.
+func put(ctx context.Context, do do, key string, value any, ttl time.Duration) error {
+	cmd := redis.NewStatusCmd(ctx, "set", key, value)
 	if ttl > 0 {
-		cmd = redis.NewStatusCmd(ctx, "set", key, entry, "px", millis(ttl))
+		cmd = redis.NewStatusCmd(ctx, "set", key, value, "px", millis(ttl))
 	}
 	if err := do(ctx, cmd); err != nil {
 		return err

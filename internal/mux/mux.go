@@ -94,12 +94,11 @@ type call struct {
 	cmds  []redis.Cmder // or else these commands, one after the other on one connection
 	size  int           // bytes that the call adds to its pipeline, roughly
 	force bool          // sent even though the breaker is open
-	since time.Time
+	since time.Time     // when it was queued
 
-	done   chan struct{} // told once the fields below are set
-	reply  []byte
-	err    error
-	failed error // err, if it says that Redis cannot serve
+	done  chan struct{} // told once the fields below are set
+	reply []byte
+	err   error
 
 	gone bool // under the Mux's lock: the caller has given up
 	late bool // a pipeline may still read the call: it cannot be used again
@@ -178,7 +177,6 @@ func (m *Mux) submit(c *call) error {
 		return err
 	}
 	alone := probe != nil || err != nil
-	c.since = time.Now()
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -194,6 +192,7 @@ func (m *Mux) submit(c *call) error {
 	case m.busy < maxPipelines:
 		m.dispatch(newTrip(c, nil))
 	default:
+		c.since = time.Now()
 		m.queue = append(m.queue, c)
 	}
 	if !m.sweeping {

@@ -81,15 +81,13 @@ func (m *Mux) work(w *worker) {
 // send makes the round trip. What it writes to is the trip's, never a call's: if
 // the trip is given up, its calls belong to others by the time the client returns.
 func (m *Mux) send(w *worker, t *trip) {
-	deadline := t.sent.Add(m.timeout)
+	ctx := &tripContext{w.ctx, t.calls[0].ctx, t.sent.Add(m.timeout)}
 	if len(t.calls) == 1 && t.calls[0].cmds == nil {
-		ctx := &tripContext{w.ctx, t.calls[0].ctx, deadline}
 		t.get[0] = redis.NewStringCmd(ctx, "get", t.calls[0].key)
 		t.gets = t.get[:]
 		_ = m.client.Process(ctx, t.get[0]) // the command keeps its error
 		return
 	}
-	ctx := &tripContext{w.ctx, t.calls[0].ctx, deadline}
 	pipe := m.client.Pipeline()
 	t.gets = make([]*redis.StringCmd, len(t.calls))
 	asked := make(map[string]*redis.StringCmd, len(t.calls))
@@ -191,15 +189,13 @@ func (m *Mux) release(t *trip) {
 	for i, c := range t.calls {
 		if get := t.gets[i]; get != nil {
 			c.reply, c.err = get.Bytes()
-			c.failed = verdict(c.err)
 		} else {
 			c.err = firstFailure(c.cmds)
-			c.failed = c.err
 		}
-		if c.failed == nil {
-			answered = true
+		if err := verdict(c.err); err != nil {
+			failed = err
 		} else {
-			failed = c.failed
+			answered = true
 		}
 	}
 	// On a cluster one node may fail while the others answer: that is no reason
