@@ -287,7 +287,7 @@ func (c *Cache) redisError(ctx context.Context, op, key string, err error) error
 
 // unreadable reports whether err says that a key holds nothing that GET could read.
 func unreadable(err error) bool {
-	return errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "WRONGTYPE")
+	return err != nil && (errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "WRONGTYPE"))
 }
 
 func (c *Cache) onBreaker(open bool) {

@@ -98,8 +98,11 @@ func (b *breaker) tell() {
 // whatever Redis answers, it has answered, but for the answers that say that it
 // cannot serve at present.
 func verdict(err error) error {
+	if err == nil {
+		return nil
+	}
 	var reply redis.Error
-	if err == nil || !errors.As(err, &reply) {
+	if !errors.As(err, &reply) {
 		return err
 	}
 	for _, prefix := range []string{"LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "READONLY ", "NOAUTH ", "TRYAGAIN "} {

@@ -8,8 +8,9 @@
 //
 // No caller waits for Redis longer than the timeout or its own context, whatever
 // the client does: the commands run on goroutines of the mux, which are left to
-// finish in the background when Redis hangs. A circuit breaker spares callers the
-// wait while Redis is known to be down.
+// finish in the background when Redis hangs. (Only a caller whose context cannot
+// end, on a client that keeps the timeout by itself, sends its command in person.)
+// A circuit breaker spares callers the wait while Redis is known to be down.
 package mux
 
 import (
@@ -58,6 +59,7 @@ type Config struct {
 type Mux struct {
 	client  redis.UniversalClient
 	timeout time.Duration
+	prompt  bool // the client obeys the timeout by itself
 	breaker *breaker
 	calls   sync.Pool // of *call
 
@@ -78,6 +80,7 @@ func New(client redis.UniversalClient, cfg Config) *Mux {
 	m := &Mux{
 		client:  client,
 		timeout: cfg.Timeout,
+		prompt:  isPrompt(client, cfg.Timeout),
 		breaker: newBreaker(cfg),
 		running: make(map[*trip]struct{}),
 	}
@@ -85,6 +88,18 @@ func New(client redis.UniversalClient, cfg Config) *Mux {
 	m.sweeper = time.AfterFunc(time.Hour, m.sweep)
 	m.sweeper.Stop()
 	return m
+}
+
+// isPrompt reports whether client gives a command up when its context's deadline
+// has passed, or no later than timeout.
+func isPrompt(client redis.UniversalClient, timeout time.Duration) bool {
+	c, ok := client.(*redis.Client)
+	if !ok {
+		return false
+	}
+	within := func(d time.Duration) bool { return d > 0 && d <= timeout }
+	o := c.Options()
+	return o.ContextTimeoutEnabled || within(o.ReadTimeout) && within(o.WriteTimeout)
 }
 
 // call is what one caller waits for.
@@ -95,6 +110,7 @@ type call struct {
 	size  int           // bytes that the call adds to its pipeline, roughly
 	force bool          // sent even though the breaker is open
 	since time.Time     // when it was queued
+	ride  *worker       // whose trip the caller makes itself
 
 	done  chan struct{} // told once the fields below are set
 	reply []byte
@@ -156,6 +172,9 @@ func (m *Mux) await(ctx context.Context, c *call) error {
 	if err := m.submit(c); err != nil {
 		return err
 	}
+	if c.ride != nil {
+		m.drive(c.ride)
+	}
 	quit := ctx.Done()
 	if quit == nil {
 		<-c.done
@@ -189,6 +208,9 @@ func (m *Mux) submit(c *call) error {
 		// The call that finds out whether Redis is back, and the call that must
 		// be tried all the same, travel without company that they would hold up.
 		m.dispatch(newTrip(c, probe))
+	case m.busy < maxPipelines && m.prompt && c.ctx.Done() == nil:
+		// Nothing can call this caller away: it saves the way to a worker and back.
+		c.ride = m.board(newTrip(c, nil))
 	case m.busy < maxPipelines:
 		m.dispatch(newTrip(c, nil))
 	default:
@@ -249,7 +271,7 @@ func (m *Mux) sweepLocked() {
 		}
 	}
 	for m.busy < maxPipelines {
-		t := m.board()
+		t := m.embark()
 		if t == nil {
 			break
 		}

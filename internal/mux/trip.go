@@ -14,6 +14,8 @@ type trip struct {
 	one    [1]*call           // the backing array of calls for a call on its own
 	gets   []*redis.StringCmd // the GET that answers each of calls; nil for a call with commands of its own
 	get    [1]*redis.StringCmd
+	args   [2]any // of the GET for a call on its own: one allocation serves all
+	ctx    tripContext
 	sent   time.Time
 	cancel context.CancelFunc
 	probe  *probe
@@ -33,24 +35,53 @@ func newTrip(c *call, p *probe) *trip {
 // grown to what go-redis needs, from one to the next.
 type worker struct {
 	trips  chan *trip
+	lent   *trip           // that a caller makes in place of the worker's goroutine
 	ctx    context.Context // cancelled when a trip is given up, so that the client stops retrying
 	cancel context.CancelFunc
 }
 
 // dispatch hands t to a worker. The Mux's lock is held.
 func (m *Mux) dispatch(t *trip) {
-	var w *worker
-	if n := len(m.idle); n > 0 {
-		// The last to become idle is the one whose caches are warm.
-		w, m.idle = m.idle[n-1], m.idle[:n-1]
-	} else {
-		w = &worker{trips: make(chan *trip, 1)}
-		w.ctx, w.cancel = context.WithCancel(context.Background())
-		m.workers.Add(1)
-		go m.work(w) // ends when it is not worth keeping, or at Close, which waits for it
-	}
+	w := m.hire()
 	m.depart(w, t)
 	w.trips <- t
+}
+
+// board keeps a worker free for t, which the caller makes itself by drive. The
+// Mux's lock is held.
+func (m *Mux) board(t *trip) *worker {
+	w := m.hire()
+	m.depart(w, t)
+	w.lent = t
+	return w
+}
+
+// hire returns a worker that is idle, or a new one. The Mux's lock is held.
+func (m *Mux) hire() *worker {
+	if n := len(m.idle); n > 0 {
+		// The last to become idle is the one whose caches are warm.
+		w := m.idle[n-1]
+		m.idle = m.idle[:n-1]
+		return w
+	}
+	w := &worker{trips: make(chan *trip, 1)}
+	w.ctx, w.cancel = context.WithCancel(context.Background())
+	m.workers.Add(1)
+	go m.work(w) // ends when it is not worth keeping, or at Close, which waits for it
+	return w
+}
+
+// drive makes the trip that w has lent to its caller.
+func (m *Mux) drive(w *worker) {
+	t := w.lent
+	w.lent = nil
+	m.send(w, t)
+	switch next, keep := m.arrive(w, t); {
+	case next != nil:
+		w.trips <- next
+	case !keep:
+		close(w.trips)
+	}
 }
 
 // depart counts t as under way. The Mux's lock is held.
@@ -81,9 +112,11 @@ func (m *Mux) work(w *worker) {
 // send makes the round trip. What it writes to is the trip's, never a call's: if
 // the trip is given up, its calls belong to others by the time the client returns.
 func (m *Mux) send(w *worker, t *trip) {
-	ctx := &tripContext{w.ctx, t.calls[0].ctx, t.sent.Add(m.timeout)}
+	t.ctx = tripContext{w.ctx, t.calls[0].ctx, t.sent.Add(m.timeout)}
+	ctx := &t.ctx
 	if len(t.calls) == 1 && t.calls[0].cmds == nil {
-		t.get[0] = redis.NewStringCmd(ctx, "get", t.calls[0].key)
+		t.args = [2]any{"get", t.calls[0].key}
+		t.get[0] = redis.NewStringCmd(ctx, t.args[:]...)
 		t.gets = t.get[:]
 		_ = m.client.Process(ctx, t.get[0]) // the command keeps its error
 		return
@@ -134,7 +167,7 @@ func (m *Mux) arrive(w *worker, t *trip) (next *trip, keep bool) {
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	next = m.board()
+	next = m.embark()
 	if next == nil {
 		return nil, m.rest(w, t)
 	}
@@ -156,9 +189,9 @@ func (m *Mux) rest(w *worker, t *trip) bool {
 	return true
 }
 
-// board takes those who leave next from the queue: nil if nobody waits. The
+// embark takes those who leave next from the queue: nil if nobody waits. The
 // Mux's lock is held.
-func (m *Mux) board() *trip {
+func (m *Mux) embark() *trip {
 	t := &trip{calls: make([]*call, 0, min(len(m.queue), maxCommands))}
 	size, commands, looked := 0, 0, 0
 	for _, c := range m.queue {
