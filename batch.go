@@ -3,109 +3,171 @@ package readthrough
 import (
 	"context"
 	"fmt"
-	"sync"
+	"iter"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/flight"
+	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
-// Result is one key's answer in GetMany.
+// Result is one key's answer in GetMany and Each.
 type Result[V any] struct {
 	Value V
 	Err   error
 }
 
-const (
-	// maxLookups is how many keys one round trip of GetMany asks for.
-	maxLookups = 500
-	// maxMisses is how many misses of one GetMany are under way at a time.
-	maxMisses = 1000
-	// gatherFor is how long a batch load waits for other misses of its GetMany.
-	gatherFor = time.Millisecond
-)
-
 // GetMany returns the values of ks in their order, each like Get would. All are
-// looked up in one round trip for each 500; what misses is loaded at the same
-// time, by one call if there is a WithBatchLoader. The error is the context's;
-// whatever concerns one key is in its Result.
+// looked up in one round trip for each 1000. What misses is loaded by one call of
+// the batch loader for each WithBatchSize, under leases taken in one round trip and
+// stored in another; without WithBatchLoader the loader is called for each, up to
+// 16 at a time. The error is the context's; whatever concerns one key is in its
+// Result. A panic of a loader is raised again when all the others have their Result.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
-	results := make([]Result[V], len(ks))
-	keys := make([]string, len(ks))
-	for i, k := range ks {
-		keys[i], results[i].Err = rt.RedisKey(k)
-	}
-	found := rt.lookupAll(ctx, keys)
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	g := rt.newGather()
-	taken := make(map[string]bool, len(found)) // keys whose value some result has
-	var wg sync.WaitGroup
-	var panicked sync.Map
-	slots := make(chan struct{}, maxMisses)
-	for i, k := range ks {
-		if keys[i] == "" {
-			continue
-		}
-		l := found[keys[i]]
-		if taken[keys[i]] {
-			l = rt.own(l)
-		}
-		taken[keys[i]] = true
-		if l.is(fresh) {
-			results[i].Value, results[i].Err = rt.serve(ctx, k, keys[i], l, g)
-			continue
-		}
-		slots <- struct{}{}
-		wg.Go(func() { // ends with its load or with ctx
-			defer func() { <-slots }()
-			defer func() {
-				if p := recover(); p != nil {
-					panicked.Store("loader", p)
-				}
-			}()
-			results[i].Value, results[i].Err = rt.serve(ctx, k, keys[i], l, g)
-		})
-	}
-	wg.Wait()
-	if p, ok := panicked.Load("loader"); ok {
-		panic(p)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return results, nil
+	return rt.getMany(ctx, ks, nil)
 }
 
-// lookupAll asks Redis for all keys, each once.
-func (rt *ReadThrough[K, V]) lookupAll(ctx context.Context, keys []string) map[string]lookup[V] {
-	found := make(map[string]lookup[V], len(keys))
-	var asked []string
-	for _, key := range keys {
-		if _, again := found[key]; key != "" && !again {
-			found[key] = lookup[V]{}
-			asked = append(asked, key)
+// getMany is GetMany that fills infos, if there are any.
+func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info) ([]Result[V], error) {
+	m := many[K, V]{rt: rt, ks: ks, infos: infos, results: make([]Result[V], len(ks)), keys: make([]string, len(ks))}
+	for i, k := range ks {
+		m.keys[i], m.results[i].Err = rt.RedisKey(k)
+	}
+	m.lookup(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.serve(ctx)
+	m.await(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if m.panicked != nil {
+		panic(m.panicked)
+	}
+	return m.results, nil
+}
+
+// many is the course of one GetMany.
+type many[K, V any] struct {
+	rt       *ReadThrough[K, V]
+	ks       []K
+	keys     []string // empty: the key is not to be asked for
+	results  []Result[V]
+	infos    []Info
+	firstAt  map[string]int // where a key is in keys for the first time
+	found    []lookup[V]
+	missed   []int // those whose results are to be awaited
+	panicked any
+}
+
+// info is where the Info of the i-th key goes: nil if nobody asked.
+func (m *many[K, V]) info(i int) *Info {
+	if m.infos == nil {
+		return nil
+	}
+	return &m.infos[i]
+}
+
+// lookup asks Redis for all keys, each once.
+func (m *many[K, V]) lookup(ctx context.Context) {
+	m.found = make([]lookup[V], len(m.keys))
+	m.firstAt = make(map[string]int, len(m.keys))
+	asked := make([]int, 0, len(m.keys))
+	for i, key := range m.keys {
+		if _, again := m.firstAt[key]; key != "" && !again {
+			m.firstAt[key] = i
+			asked = append(asked, i)
 		}
 	}
-	for start := 0; start < len(asked); start += maxLookups {
-		some := asked[start:min(start+maxLookups, len(asked))]
+	for start := 0; start < len(asked); start += maxKeys {
+		some := asked[start:min(start+maxKeys, len(asked))]
 		cmds := make([]redis.Cmder, len(some))
-		for i, key := range some {
-			cmds[i] = redis.NewStringCmd(ctx, "get", key)
+		for j, i := range some {
+			cmds[j] = redis.NewStringCmd(ctx, "get", m.keys[i])
 		}
-		err := rt.cache.mux.Do(ctx, cmds...)
-		for i, key := range some {
+		err := m.rt.cache.mux.Do(ctx, cmds...)
+		for j, i := range some {
 			if err != nil {
-				found[key] = rt.read(ctx, key, nil, err)
+				m.found[i] = m.rt.read(ctx, m.keys[i], nil, err)
 				continue
 			}
-			raw, err := cmds[i].(*redis.StringCmd).Bytes()
-			l := rt.read(ctx, key, raw, err)
-			l.raw = raw
-			found[key] = l
+			raw, err := cmds[j].(*redis.StringCmd).Bytes()
+			m.found[i] = m.rt.read(ctx, m.keys[i], raw, err)
+			m.found[i].raw = raw
 		}
 	}
-	return found
+}
+
+// serve answers what was found.
+func (m *many[K, V]) serve(ctx context.Context) {
+	var outdated []staleRead[K]
+	for i, key := range m.keys {
+		if key == "" {
+			continue
+		}
+		found := m.found[m.firstAt[key]]
+		if m.firstAt[key] != i {
+			found = m.rt.own(found)
+			m.found[i] = found
+		}
+		switch m.rt.judge(ctx, key, found) {
+		case await:
+			m.missed = append(m.missed, i)
+			continue
+		case serveAndRefresh:
+			outdated = append(outdated, staleRead[K]{m.ks[i], key, found.entry.LoadedAt})
+		}
+		m.results[i] = Result[V]{found.value, m.rt.hit(ctx, key, found, m.info(i))}
+	}
+	if len(outdated) > 0 {
+		m.rt.refresh(ctx, outdated...)
+	}
+}
+
+// await joins or begins the flights of what was not found, and waits for them.
+func (m *many[K, V]) await(ctx context.Context) {
+	if len(m.missed) == 0 {
+		return
+	}
+	keys := make([]string, len(m.missed))
+	for j, i := range m.missed {
+		keys[j] = m.keys[i]
+	}
+	began := time.Now()
+	seats := m.rt.flights.JoinMany(ctx, keys, m.run)
+	for j, i := range m.missed {
+		if seats == nil {
+			m.results[i].Err = ErrClosed
+			continue
+		}
+		m.land(ctx, i, seats[j], began)
+	}
+}
+
+func (m *many[K, V]) land(ctx context.Context, i int, seat *flight.Seat[outcome[V]], began time.Time) {
+	defer func() {
+		if p := recover(); p != nil {
+			m.panicked = p
+		}
+	}()
+	value, err := m.rt.land(ctx, m.keys[i], seat, m.found[i], began, m.info(i))
+	m.results[i] = Result[V]{value, err}
+}
+
+// run takes the flights that this call has begun to their end.
+func (m *many[K, V]) run(begun []*flight.Flight[outcome[V]]) {
+	rs := make([]*run[K, V], len(begun))
+	for j, f := range begun {
+		i := m.firstAt[f.Key]
+		r := run[K, V]{batched: true}
+		if m.found[i].failed != nil {
+			r.Course = lease.Alone()
+		}
+		rs[j] = m.rt.prime(f, m.ks[i], r)
+	}
+	m.rt.drive(rs)
 }
 
 // own gives a key that was asked for before a value of its own.
@@ -120,78 +182,76 @@ func (rt *ReadThrough[K, V]) own(l lookup[V]) lookup[V] {
 	return copied
 }
 
-// gather collects the loads of one GetMany for its batch loader: the idea of
-// Facebook's DataLoader.
-type gather[K, V any] struct {
-	rt *ReadThrough[K, V]
-
-	mu      sync.Mutex
-	waiting *batchLoad[K, V]
-}
-
-type batchLoad[K, V any] struct {
-	keys   []K
-	loaded chan struct{}
-	values map[string]V
-	err    error
-}
-
-func (rt *ReadThrough[K, V]) newGather() *gather[K, V] {
-	if rt.batch == nil {
-		return nil
-	}
-	return &gather[K, V]{rt: rt}
-}
-
-// load is a Loader that waits for company.
-func (g *gather[K, V]) load(ctx context.Context, k K) (V, error) {
-	g.mu.Lock()
-	b := g.waiting
-	if b == nil {
-		b = &batchLoad[K, V]{loaded: make(chan struct{})}
-		g.waiting = b
-		batchCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.rt.settings.loadTimeout)
-		begun := g.rt.cache.spawn(func() {
-			defer cancel()
-			g.run(batchCtx, b)
-		})
-		if !begun {
-			cancel()
-			b.err = ErrClosed
-			close(b.loaded)
+// Each returns the results of any number of keys, in their order, asking for 1000
+// at a time with GetMany. When ctx ends, the keys at hand have its error, and the
+// rest is not asked for.
+func (rt *ReadThrough[K, V]) Each(ctx context.Context, seq iter.Seq[K]) iter.Seq2[K, Result[V]] {
+	return func(yield func(K, Result[V]) bool) {
+		for ks := range chunks(seq, maxKeys) {
+			results, err := rt.GetMany(ctx, ks)
+			for i, k := range ks {
+				result := Result[V]{Err: err}
+				if err == nil {
+					result = results[i]
+				}
+				if !yield(k, result) {
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
 		}
 	}
-	b.keys = append(b.keys, k)
-	g.mu.Unlock()
-	select {
-	case <-b.loaded:
-	case <-ctx.Done():
-		return zero[V](), ctx.Err()
-	}
-	if b.err != nil {
-		return zero[V](), b.err
-	}
-	if v, ok := b.values[g.rt.key(k)]; ok {
-		return v, nil
-	}
-	if len(g.rt.settings.notFound) > 0 {
-		return zero[V](), g.rt.settings.notFound[0]
-	}
-	return zero[V](), ErrMiss
 }
 
-// run loads b when its company is complete.
-func (g *gather[K, V]) run(ctx context.Context, b *batchLoad[K, V]) {
-	timer := time.NewTimer(gatherFor)
-	defer timer.Stop()
-	<-timer.C
-	g.mu.Lock()
-	g.waiting = nil // whoever comes now begins another
-	g.mu.Unlock()
-	defer close(b.loaded)
-	b.values, b.err = call(g.rt, ctx, func() {}, func(ctx context.Context) (map[string]V, error) {
-		return g.rt.batch(ctx, b.keys)
-	})
+// Warmed says what Warm did.
+type Warmed struct {
+	Loaded  int // keys that were loaded, not-founds of WithNotFound among them
+	Present int // keys that were in Redis, or that another caller or process loaded
+	Failed  int // keys whose load failed, or that have an empty key
+}
+
+// Warm fills the cache with the values of seq, 1000 keys at a time, with GetMany:
+// before a process takes traffic, say. The error is the context's; what was done
+// until then is counted.
+func (rt *ReadThrough[K, V]) Warm(ctx context.Context, seq iter.Seq[K]) (Warmed, error) {
+	var done Warmed
+	for ks := range chunks(seq, maxKeys) {
+		infos := make([]Info, len(ks))
+		if _, err := rt.getMany(ctx, ks, infos); err != nil {
+			return done, err
+		}
+		for _, info := range infos {
+			switch info.Source {
+			case SourceLoaded:
+				done.Loaded++
+			case SourceNone:
+				done.Failed++
+			default:
+				done.Present++
+			}
+		}
+	}
+	return done, nil
+}
+
+// chunks gives the values of seq, up to n at a time.
+func chunks[T any](seq iter.Seq[T], n int) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
+		var some []T
+		for v := range seq {
+			if some = append(some, v); len(some) == n {
+				if !yield(some) {
+					return
+				}
+				some = nil
+			}
+		}
+		if len(some) > 0 {
+			yield(some)
+		}
+	}
 }
 
 // batchLoader is a batch loader whose types only New knows.

@@ -25,8 +25,8 @@ var (
 )
 
 const (
-	// maxRefreshes is how many background refreshes of one Cache run at a time.
-	maxRefreshes = 64
+	// maxKeys is how many keys of a call for many are dealt with at a time.
+	maxKeys = 1000
 	// closeTimeout is how long Close waits for what is under way.
 	closeTimeout = 5 * time.Second
 )
@@ -52,8 +52,8 @@ type Cache struct {
 
 // wrapped is what the Cache knows of a wrapper.
 type wrapped struct {
-	meter  *meter
-	settle func(ctx context.Context, key string)
+	meter      *meter
+	awaitFills func(ctx context.Context, key string)
 }
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
@@ -75,7 +75,7 @@ func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error)
 	c := &Cache{
 		settings:  settings,
 		meter:     &meter{observers: settings.observers},
-		refreshes: make(chan struct{}, maxRefreshes),
+		refreshes: make(chan struct{}, settings.maxRefreshes),
 		wrappers:  make(map[string]wrapped),
 	}
 	c.closing, c.close = context.WithCancel(context.Background())
@@ -215,10 +215,14 @@ func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 	c.mu.Unlock()
 	for _, w := range wrappers {
 		for _, key := range keys {
-			w.settle(ctx, key)
+			w.awaitFills(ctx, key)
 		}
 	}
-	if err := c.invalidate(ctx, c.meter, NoExpiry, keys); err != nil {
+	if len(keys) == 0 {
+		return nil
+	}
+	left, err := c.leases.Invalidate(ctx, keys...)
+	if err := c.written(ctx, c.meter, NoExpiry, keys, left, err); err != nil {
 		return fmt.Errorf("readthrough: delete %w", err)
 	}
 	return nil
@@ -268,7 +272,7 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	if err != nil {
 		return fmt.Errorf("readthrough: set %s: %w", key, err)
 	}
-	if err := c.leases.Set(ctx, key, b, keep); err != nil {
+	if _, err := c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep}); err != nil {
 		return c.redisError(ctx, "set", key, err)
 	}
 	return nil

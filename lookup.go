@@ -96,6 +96,7 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 
 // fill is what a load stores.
 type fill struct {
+	entry      entry.Entry // the header
 	bytes      []byte
 	keep       time.Duration // in Redis; zero: until it is deleted
 	unstorable bool          // too large, or not to be kept by the wish of WithTTLFor
@@ -109,7 +110,7 @@ func (rt *ReadThrough[K, V]) encode(v V, now time.Time, took time.Duration) (fil
 	}
 	e, keep := rt.expiry(ttl, now, took)
 	b, err := rt.settings.appendEntry(&e, v)
-	return fill{bytes: b, keep: keep, unstorable: ttl <= 0 || err != nil}, err
+	return fill{entry: e, bytes: b, keep: keep, unstorable: ttl <= 0 || err != nil}, err
 }
 
 // encodeNotFound makes the negative entry of one of WithNotFound's errors; ok says
@@ -119,7 +120,7 @@ func (rt *ReadThrough[K, V]) encodeNotFound(err error, now time.Time, took time.
 		if errors.Is(err, registered) {
 			e, keep := rt.expiry(rt.settings.notFoundTTL, now, took)
 			e.Negative, e.Reason = true, uint8(i)
-			return fill{bytes: entry.AppendHeader(nil, &e), keep: keep}, true
+			return fill{entry: e, bytes: entry.AppendHeader(nil, &e), keep: keep}, true
 		}
 	}
 	return fill{}, false

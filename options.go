@@ -40,7 +40,12 @@ type settings struct {
 	leaseWait   time.Duration
 	noLease     bool
 	batch       any // func(ctx, []K) (map[K]V, error), checked by New
+	batchSize   int
+	loadLimit   int
 	maxEntry    int
+
+	gatherWindow time.Duration
+	gatherSize   int
 }
 
 type cacheSettings struct {
@@ -49,6 +54,7 @@ type cacheSettings struct {
 	redisTimeout time.Duration
 	failures     int
 	openFor      time.Duration
+	maxRefreshes int
 	observers    []Observer
 }
 
@@ -61,11 +67,13 @@ func defaultSettings() cacheSettings {
 			loadTimeout: 30 * time.Second,
 			leaseTTL:    3 * time.Second,
 			leaseWait:   10 * time.Second,
+			batchSize:   1000,
 			maxEntry:    8 << 20,
 		},
 		redisTimeout: 100 * time.Millisecond,
 		failures:     5,
 		openFor:      time.Second,
+		maxRefreshes: 64,
 	}
 }
 
@@ -215,8 +223,8 @@ func WithoutLease() Option {
 	})
 }
 
-// WithBatchLoader has GetMany load all its misses by one call. Default: the
-// loader is called for each. A key that is missing in the map is not found: the
+// WithBatchLoader has GetMany, and WithGather, load misses together by one call for
+// each WithBatchSize. Default: the loader is called for each key. A key that is missing in the map is not found: the
 // first of WithNotFound's errors, or else ErrMiss. K and V must be the wrapper's.
 func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []K) (map[K]V, error)) Option {
 	return option(func(s *settings) error {
@@ -228,15 +236,50 @@ func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []
 	})
 }
 
+// WithBatchSize sets how many keys one call of the batch loader is given at most.
+// Default 1000.
+func WithBatchSize(n int) Option {
+	return option(func(s *settings) error {
+		s.batchSize = n
+		return checkCount("WithBatchSize", n)
+	})
+}
+
+// WithGather has single Gets that miss within window of each other loaded by one
+// call of the batch loader, for at most size keys. Default 0 (off) and 100. Each
+// miss then takes up to window longer, and N+1 queries become one without a change
+// of the callers, who keep their own cancellation and error. The idea is that of
+// Facebook's DataLoader. It needs WithBatchLoader.
+func WithGather(window time.Duration, size int) Option {
+	return option(func(s *settings) error {
+		s.gatherWindow, s.gatherSize = window, size
+		if err := checkNotNegative("WithGather", window); err != nil {
+			return err
+		}
+		return checkCount("WithGather", size)
+	})
+}
+
+// WithLoadLimit sets how many loads of the wrapper run at a time in this process.
+// Default 0: any number. A caller beyond waits for its turn within its context, or
+// is given the stale value if there is one. A batch is one load. A loader that
+// reads through its own wrapper takes a turn for each level.
+func WithLoadLimit(n int) Option {
+	return option(func(s *settings) error {
+		s.loadLimit = n
+		if n < 0 {
+			return fmt.Errorf("WithLoadLimit: %d is negative", n)
+		}
+		return nil
+	})
+}
+
 // WithMaxEntryBytes sets the size past which an encoded value is not stored.
 // Default 8 MiB. Such a value is returned, counted and observed.
 func WithMaxEntryBytes(n int) Option {
 	return option(func(s *settings) error {
 		s.maxEntry = n
-		if n < 1 {
-			return fmt.Errorf("WithMaxEntryBytes: %d is less than 1", n)
-		}
-		return nil
+		return checkCount("WithMaxEntryBytes", n)
 	})
 }
 
@@ -276,6 +319,15 @@ func WithBreaker(failures int, openFor time.Duration) CacheOption {
 	})
 }
 
+// WithMaxRefreshes sets how many background refreshes of the Cache run at a time.
+// Default 64. A refresh beyond is skipped and counted; a later read begins it.
+func WithMaxRefreshes(n int) CacheOption {
+	return cacheOption(func(s *cacheSettings) error {
+		s.maxRefreshes = n
+		return checkCount("WithMaxRefreshes", n)
+	})
+}
+
 // WithObserver has o told what happens. Default: nobody is. It may be given
 // several times.
 func WithObserver(o Observer) CacheOption {
@@ -303,6 +355,13 @@ func WithLogger(l *slog.Logger) CacheOption {
 func checkTTL(name string, d time.Duration) error {
 	if d < time.Millisecond {
 		return fmt.Errorf("%s: %v is less than 1ms", name, d)
+	}
+	return nil
+}
+
+func checkCount(name string, n int) error {
+	if n < 1 {
+		return fmt.Errorf("%s: %d is less than 1", name, n)
 	}
 	return nil
 }

@@ -39,13 +39,10 @@ func (p *pending) size() int {
 	return len(p.keys)
 }
 
-// invalidate deletes the entries at keys. What may have failed is retried in the
-// background for as long as an entry can live, and the caller learns it at once.
-func (c *Cache) invalidate(ctx context.Context, m *meter, lifetime time.Duration, keys []string) error {
-	if len(keys) == 0 {
-		return nil
-	}
-	left, err := c.leases.Invalidate(ctx, keys...)
+// written notes that the entries at keys were changed, but for those left by err.
+// These are invalidated in the background, for as long as an entry can live, and
+// the caller learns it at once.
+func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, keys, left []string, err error) error {
 	failed := make(map[string]bool, len(left))
 	for _, key := range left {
 		failed[key] = true

@@ -29,10 +29,12 @@ type ReadThrough[K, V any] struct {
 	cache     *Cache
 	settings  settings
 	namespace string // prefix:name:
-	load      Loader[K, V]
+	loader    Loader[K, V]
 	key       func(K) string
 	ttlFor    func(V) time.Duration
 	batch     func(context.Context, []K) (map[string]V, error) // by extracted key
+	gather    *gather[K, V]                                    // nil: each miss loads for itself
+	turns     turns                                            // to load
 	shareable bool                                             // V can be given to several callers as it is
 	flights   flight.Group[outcome[V]]
 	refreshed flight.Group[outcome[V]] // the flights of Refresh, which let nobody in late
@@ -65,7 +67,7 @@ func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func
 		return nil, err
 	}
 	rt := &ReadThrough[K, V]{
-		cache: c, settings: c.settings.wrapper, namespace: name + ":", load: load, key: key,
+		cache: c, settings: c.settings.wrapper, namespace: name + ":", loader: load, key: key,
 		meter: &meter{wrapper: name, observers: c.settings.observers},
 	}
 	if c.settings.prefix != "" {
@@ -75,7 +77,7 @@ func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func
 		return nil, err
 	}
 	rt.flights.Go, rt.refreshed.Go = c.spawn, c.spawn
-	return rt, c.register(name, wrapped{rt.meter, rt.settle})
+	return rt, c.register(name, wrapped{rt.meter, rt.awaitFills})
 }
 
 // apply applies the options, and checks what only the wrapper can: those that have types.
@@ -105,6 +107,15 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 			return err
 		}
 	}
+	if n := rt.settings.loadLimit; n > 0 {
+		rt.turns = make(turns, n)
+	}
+	if rt.settings.gatherWindow > 0 {
+		if rt.batch == nil {
+			return errors.New("WithGather: there is no WithBatchLoader to gather for")
+		}
+		rt.gather = &gather[K, V]{rt: rt}
+	}
 	return nil
 }
 
@@ -127,6 +138,10 @@ func Must[T any](v T, err error) T {
 // caller whose call began the load gets what the loader returned. What cannot be
 // encoded is given to all as it is.
 func (rt *ReadThrough[K, V]) Get(ctx context.Context, k K) (V, error) {
+	return rt.get(ctx, k, nil)
+}
+
+func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error) {
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
@@ -135,53 +150,66 @@ func (rt *ReadThrough[K, V]) Get(ctx context.Context, k K) (V, error) {
 	if found.failed != nil && ctx.Err() != nil {
 		return zero[V](), ctx.Err()
 	}
-	return rt.serve(ctx, k, key, found, nil)
-}
-
-// serve answers a read after its lookup. Its load, if it comes to one, is gathered
-// with others in g, unless that is nil.
-func (rt *ReadThrough[K, V]) serve(ctx context.Context, k K, key string, found lookup[V], g *gather[K, V]) (V, error) {
-	switch {
-	case found.is(fresh):
-		if rt.refreshesEarly(found) {
-			rt.refresh(ctx, k, key, found)
-		}
-		return found.value, rt.hit(ctx, key, found)
-	case found.is(stale) && rt.settings.patience == 0:
-		rt.refresh(ctx, k, key, found)
-		return found.value, rt.hit(ctx, key, found)
-	}
-	rt.meter.note(ctx, EventMiss, key, 0, nil)
-	if found.is(stale) && !rt.backoff.allows(key) {
-		// The loader has just failed: it is spared, and so is the caller.
-		return found.value, rt.hit(ctx, key, found)
+	switch rt.judge(ctx, key, found) {
+	case serveAndRefresh:
+		rt.refresh(ctx, staleRead[K]{k, key, found.entry.LoadedAt})
+		fallthrough
+	case serve:
+		return found.value, rt.hit(ctx, key, found, info)
 	}
 	began := time.Now()
-	seat := rt.flights.Join(ctx, key, rt.course(k, found, g))
+	seat := rt.flights.Join(ctx, key, rt.course(k, found))
 	if seat == nil {
 		return zero[V](), ErrClosed
 	}
-	return rt.land(ctx, key, seat, found, began)
+	return rt.land(ctx, key, seat, found, began, info)
+}
+
+// verdict is what becomes of a read after its lookup.
+type verdict uint8
+
+const (
+	serve           verdict = iota // answer with what was found
+	serveAndRefresh                // and load it anew in the background
+	await                          // wait for a load
+)
+
+// judge decides whether a read is answered with what its lookup found.
+func (rt *ReadThrough[K, V]) judge(ctx context.Context, key string, found lookup[V]) verdict {
+	switch {
+	case found.is(fresh) && rt.refreshesEarly(found):
+		return serveAndRefresh
+	case found.is(fresh):
+		return serve
+	case found.is(stale) && (rt.settings.patience == 0 || rt.turns.full()):
+		return serveAndRefresh
+	}
+	rt.meter.note(ctx, EventMiss, key, 0, nil)
+	if found.is(stale) && !rt.backoff.allows(key) {
+		return serve // the loader has just failed: it is spared, and so is the caller
+	}
+	return await
 }
 
 // hit counts a hit and returns its error, which is a negative entry's.
-func (rt *ReadThrough[K, V]) hit(ctx context.Context, key string, found lookup[V]) error {
-	kind := EventHit
+func (rt *ReadThrough[K, V]) hit(ctx context.Context, key string, found lookup[V], info *Info) error {
+	kind, source := EventHit, SourceHit
 	switch {
 	case found.is(stale):
-		kind = EventStaleHit
+		kind, source = EventStaleHit, SourceStale
 	case found.err != nil:
-		kind = EventNegativeHit
+		kind, source = EventNegativeHit, SourceNegative
 	}
+	info.fill(source, &found.entry, false)
 	rt.meter.note(ctx, kind, key, 0, nil)
 	return found.err
 }
 
 // land waits for the flight and hands out what it brought.
-func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.Seat[outcome[V]], found lookup[V], began time.Time) (V, error) {
+func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.Seat[outcome[V]], found lookup[V], began time.Time, info *Info) (V, error) {
 	var impatient <-chan time.Time
 	if found.is(stale) {
-		timer := time.NewTimer(rt.settings.patience)
+		timer := time.NewTimer(time.Until(began.Add(rt.settings.patience)))
 		defer timer.Stop()
 		impatient = timer.C
 	}
@@ -193,16 +221,22 @@ func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.
 		return zero[V](), ctx.Err()
 	case <-impatient:
 		seat.Abide() // the load goes on, and fills
-		return found.value, rt.hit(ctx, key, found)
+		return found.value, rt.hit(ctx, key, found, info)
 	}
 	if out.failed() && found.is(stale) {
-		return found.value, rt.hit(ctx, key, found)
+		return found.value, rt.hit(ctx, key, found, info)
 	}
+	source := SourceLoaded
 	switch {
 	case out.shared:
+		source = SourceShared
 		rt.meter.note(ctx, EventShared, key, time.Since(began), nil)
 	case !seat.First():
+		source = SourceShared
 		rt.meter.note(ctx, EventCollapsed, key, time.Since(began), nil)
+	}
+	if !out.failed() {
+		info.fill(source, &out.entry, out.stored)
 	}
 	return rt.unpack(out, seat.First())
 }
@@ -226,81 +260,7 @@ func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
 		rt.meter.note(ctx, EventMiss, key, 0, nil)
 		return zero[V](), ErrMiss
 	}
-	return found.value, rt.hit(ctx, key, found)
-}
-
-// Set stores v as the value of k, and keeps loads under way from overwriting it.
-// The error says that v cannot be stored, or that Redis could not be asked: then
-// the key is invalidated as soon as it can be.
-func (rt *ReadThrough[K, V]) Set(ctx context.Context, k K, v V) error {
-	key, err := rt.RedisKey(k)
-	if err != nil {
-		return err
-	}
-	fill, err := rt.encode(v, time.Now(), 0)
-	if err == nil && fill.unstorable {
-		// WithTTLFor says that this value is not to be kept: so none is.
-		return rt.Invalidate(ctx, k)
-	}
-	if err != nil {
-		return fmt.Errorf("readthrough: set %s: %w", key, err)
-	}
-	rt.settle(ctx, key)
-	err = rt.cache.leases.Set(ctx, key, fill.bytes, fill.keep)
-	rt.forget(key)
-	rt.meter.note(ctx, EventInvalidation, key, 0, err)
-	if errors.Is(err, mux.ErrClosed) {
-		return ErrClosed
-	}
-	if err != nil {
-		rt.cache.retryLater([]string{key}, rt.lifetime())
-		return fmt.Errorf("readthrough: set %s: %w", key, err)
-	}
-	return nil
-}
-
-// Invalidate says that the values of ks have changed: call it after the write. A
-// Get that starts after Invalidate has returned, in any process, does not return
-// what was loaded before. The error names the keys whose entries may still be
-// there because Redis could not be reached; they are retried in the background
-// until it can, or until the entries have expired.
-func (rt *ReadThrough[K, V]) Invalidate(ctx context.Context, ks ...K) error {
-	keys := make([]string, len(ks))
-	for i, k := range ks {
-		key, err := rt.RedisKey(k)
-		if err != nil {
-			return err
-		}
-		keys[i] = key
-		rt.settle(ctx, key)
-	}
-	err := rt.cache.invalidate(ctx, rt.meter, rt.lifetime(), keys)
-	for _, key := range keys {
-		rt.forget(key)
-		rt.backoff.forget(key)
-	}
-	if err != nil {
-		return fmt.Errorf("readthrough: invalidate %w", err)
-	}
-	return nil
-}
-
-// settle keeps a fill without a lease from landing behind what is about to be sent.
-func (rt *ReadThrough[K, V]) settle(ctx context.Context, key string) {
-	if !rt.settings.noLease {
-		return // the lease does it, for all processes
-	}
-	for _, filled := range rt.forget(key) {
-		select {
-		case <-filled:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// forget keeps newcomers from joining what is under way for key.
-func (rt *ReadThrough[K, V]) forget(key string) (fills []<-chan struct{}) {
-	return append(rt.flights.Forget(key), rt.refreshed.Forget(key)...)
+	return found.value, rt.hit(ctx, key, found, nil)
 }
 
 // Refresh loads the value of k now, whatever the cache holds, stores it and
@@ -311,7 +271,7 @@ func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 		return zero[V](), err
 	}
 	seat := rt.refreshed.Join(ctx, key, func(f *flight.Flight[outcome[V]]) {
-		rt.run(f, k, run[K, V]{now: true})
+		rt.begin(f, k, run[K, V]{now: true})
 	})
 	if seat == nil {
 		return zero[V](), ErrClosed
@@ -334,15 +294,6 @@ func (rt *ReadThrough[K, V]) Stats() Stats {
 	var s Stats
 	rt.meter.addTo(&s)
 	return s
-}
-
-// lifetime is the longest that an entry of this wrapper lives.
-func (rt *ReadThrough[K, V]) lifetime() time.Duration {
-	ttl := max(rt.settings.ttl, rt.settings.notFoundTTL)
-	if rt.ttlFor != nil || ttl == NoExpiry || ttl > NoExpiry-rt.settings.stale {
-		return NoExpiry
-	}
-	return ttl + rt.settings.stale
 }
 
 func zero[V any]() (v V) { return v }

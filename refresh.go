@@ -21,30 +21,67 @@ func (rt *ReadThrough[K, V]) refreshesEarly(found lookup[V]) bool {
 	return ahead >= float64(time.Until(found.entry.FreshUntil))
 }
 
-// refresh loads k in the background, unless that is under way, too many others
-// are, or the last attempt has failed too recently.
-func (rt *ReadThrough[K, V]) refresh(ctx context.Context, k K, key string, found lookup[V]) {
-	if !rt.backoff.allows(key) {
+// staleRead is a read whose entry is to be replaced.
+type staleRead[K any] struct {
+	k        K
+	key      string
+	loadedAt time.Time
+}
+
+// refresh loads the keys of reads in the background, but for those that are being
+// loaded or whose last load has failed too recently; and none of them if too many
+// refreshes are under way.
+func (rt *ReadThrough[K, V]) refresh(ctx context.Context, reads ...staleRead[K]) {
+	due := make(map[string]staleRead[K], len(reads))
+	keys := make([]string, 0, len(reads))
+	for _, read := range reads {
+		if _, again := due[read.key]; !again && rt.backoff.allows(read.key) {
+			due[read.key] = read
+			keys = append(keys, read.key)
+		}
+	}
+	if len(keys) == 0 {
 		return
 	}
 	c := rt.cache
 	select {
 	case c.refreshes <- struct{}{}:
 	default:
-		rt.meter.note(ctx, EventSkipped, key, 0, nil)
+		for _, key := range keys {
+			rt.meter.note(ctx, EventSkipped, key, 0, nil)
+		}
 		return
 	}
-	begun := rt.flights.Start(ctx, key, func(f *flight.Flight[outcome[V]]) {
-		defer func() { <-c.refreshes }()
-		stop := context.AfterFunc(c.closing, f.Cancel)
-		defer stop()
-		rt.run(f, k, run[K, V]{background: true, seen: found.entry.LoadedAt})
-	})
-	if !begun {
+	if !rt.flights.Start(ctx, keys, func(begun []*flight.Flight[outcome[V]]) { rt.runRefresh(ctx, due, begun) }) {
 		<-c.refreshes
-		return
 	}
-	rt.meter.note(ctx, EventRefresh, key, 0, nil)
+}
+
+// runRefresh takes the flights of a refresh to their end, and then gives its place
+// to another.
+func (rt *ReadThrough[K, V]) runRefresh(ctx context.Context, due map[string]staleRead[K], begun []*flight.Flight[outcome[V]]) {
+	stop := context.AfterFunc(rt.cache.closing, func() {
+		for _, f := range begun {
+			f.Cancel()
+		}
+	})
+	left := len(begun)
+	var mu sync.Mutex
+	ended := func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if left--; left == 0 {
+			stop()
+			<-rt.cache.refreshes
+		}
+	}
+	rs := make([]*run[K, V], len(begun))
+	for i, f := range begun {
+		rt.meter.note(ctx, EventRefresh, f.Key, 0, nil)
+		read := due[f.Key]
+		rs[i] = rt.prime(f, read.k, run[K, V]{background: true, batched: len(begun) > 1, seen: read.loadedAt, ended: ended})
+	}
+	rt.drive(rs)
 }
 
 const (

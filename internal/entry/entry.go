@@ -32,6 +32,12 @@ const (
 	// HeaderSize is the number of bytes before the value.
 	HeaderSize = 19
 
+	// Magic is what every entry of this version begins with.
+	Magic = "\x92\xd8\x52\x01"
+
+	// FreshUntilOffset is where in the header freshUntil is, as Stamp makes it.
+	FreshUntilOffset = 11
+
 	// MaxReason is the largest Reason that a negative entry has room for.
 	MaxReason = math.MaxUint8 >> reasonShift
 
@@ -114,6 +120,9 @@ func Parse(b []byte) (Entry, error) {
 func millis(t time.Time) uint64 {
 	return uint64(min(max(t.UnixMilli(), 0), 1<<48-1))
 }
+
+// Stamp is t as the header holds it, in 6 bytes.
+func Stamp(t time.Time) []byte { return appendUint48(nil, millis(t)) }
 
 func appendUint48(dst []byte, v uint64) []byte {
 	return append(dst, byte(v>>40), byte(v>>32), byte(v>>24), byte(v>>16), byte(v>>8), byte(v))

@@ -69,39 +69,71 @@ func (g *Group[T]) Join(ctx context.Context, key string, course Course[T]) *Seat
 	defer g.mu.Unlock()
 	f := g.current[key]
 	if f == nil {
-		if f = g.begin(ctx, key, course); f == nil {
+		f = g.open(ctx, key)
+		if !g.Go(func() { course(f) }) {
+			f.close()
 			return nil
 		}
 	}
+	return g.seat(ctx, f)
+}
+
+// JoinMany takes a seat in the flight of each key. For those that have none, it
+// starts flights, which course is handed together and must see to the end of. It
+// returns nil when the group takes no more.
+func (g *Group[T]) JoinMany(ctx context.Context, keys []string, course func(begun []*Flight[T])) []*Seat[T] {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seats := make([]*Seat[T], len(keys))
+	var begun []*Flight[T]
+	for i, key := range keys {
+		f := g.current[key]
+		if f == nil {
+			f = g.open(ctx, key)
+			begun = append(begun, f)
+		}
+		seats[i] = g.seat(ctx, f)
+	}
+	if len(begun) > 0 && !g.run(begun, course) {
+		return nil
+	}
+	return seats
+}
+
+// seat takes a seat in f. The lock is held.
+func (g *Group[T]) seat(ctx context.Context, f *Flight[T]) *Seat[T] {
 	s := &Seat[T]{group: g, ctx: ctx, result: make(chan T, 1)}
 	f.take(s)
 	return s
 }
 
-// Start runs course in a flight that goes on without callers, unless key has a flight already.
-func (g *Group[T]) Start(ctx context.Context, key string, course Course[T]) bool {
+// Start begins flights of those keys that have none, which go on without callers,
+// and runs course, which must see to the end of them. It reports whether there is
+// any to run.
+func (g *Group[T]) Start(ctx context.Context, keys []string, course func(begun []*Flight[T])) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.current[key] != nil {
-		return false
+	var begun []*Flight[T]
+	for _, key := range keys {
+		if g.current[key] == nil {
+			f := g.open(ctx, key)
+			f.pinned = true
+			begun = append(begun, f)
+		}
 	}
-	f := g.begin(ctx, key, course)
-	if f == nil {
-		return false
-	}
-	f.pinned = true
-	return true
+	return len(begun) > 0 && g.run(begun, course)
 }
 
-// begin opens the flight of key and runs course in it: nil if the group takes no
-// more. The lock is held, so the course waits for it at its first step.
-func (g *Group[T]) begin(ctx context.Context, key string, course Course[T]) *Flight[T] {
-	f := g.open(ctx, key)
-	if !g.Go(func() { course(f) }) {
-		f.close()
-		return nil
+// run runs course in the flights just opened, or closes them if the group takes
+// no more. The lock is held, so the course waits for it at its first step.
+func (g *Group[T]) run(begun []*Flight[T], course func([]*Flight[T])) bool {
+	if g.Go(func() { course(begun) }) {
+		return true
 	}
-	return f
+	for _, f := range begun {
+		f.close()
+	}
+	return false
 }
 
 // Forget keeps newcomers from joining the flight of key: they start another. The

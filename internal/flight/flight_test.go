@@ -102,8 +102,8 @@ func TestAStartedOrAbidedFlightGoesOnWithoutCallers(t *testing.T) {
 		ended <- f.Context().Err()
 		f.Finish("", Everyone, unexpected)
 	}
-	require.True(t, g.Start(t.Context(), "k", course))
-	require.False(t, g.Start(t.Context(), "k", unexpected), "there is one")
+	require.True(t, g.Start(t.Context(), []string{"k"}, func(begun []*Flight[string]) { course(begun[0]) }))
+	require.False(t, g.Start(t.Context(), []string{"k"}, noneBegun), "there is one")
 	g.Join(t.Context(), "k", unexpected).Leave()
 	g.Join(t.Context(), "other", course).Abide()
 	close(goOn)
@@ -114,6 +114,40 @@ func TestAStartedOrAbidedFlightGoesOnWithoutCallers(t *testing.T) {
 func TestAGroupThatTakesNoMoreSaysSo(t *testing.T) {
 	g := &Group[string]{Go: func(func()) bool { return false }}
 	require.Nil(t, g.Join(t.Context(), "k", unexpected))
-	require.False(t, g.Start(t.Context(), "k", unexpected))
+	require.Nil(t, g.JoinMany(t.Context(), []string{"k", "l"}, noneBegun))
+	require.False(t, g.Start(t.Context(), []string{"k"}, noneBegun))
 	require.Empty(t, g.current)
+}
+
+func noneBegun([]*Flight[string]) { panic("no flight was to begin") }
+
+func TestManyJoinWhatThereIsAndBeginTheRestTogether(t *testing.T) {
+	g := newGroup()
+	goOn := make(chan struct{})
+	course := func(f *Flight[string]) {
+		<-goOn
+		f.Finish("old "+f.Key, Everyone, unexpected)
+	}
+	seat := g.Join(t.Context(), "b", course)
+	var began []string
+	seats := g.JoinMany(t.Context(), []string{"a", "b", "c", "a"}, func(begun []*Flight[string]) {
+		<-goOn
+		for _, f := range begun {
+			began = append(began, f.Key)
+			f.Finish("new "+f.Key, Everyone, unexpected)
+		}
+	})
+	require.Len(t, seats, 4)
+	close(goOn)
+	for i, want := range []string{"new a", "old b", "new c", "new a"} {
+		got, err := seats[i].Wait(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+	require.Equal(t, []string{"a", "c"}, began)
+	got, err := seat.Wait(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, "old b", got)
+	require.True(t, seats[0].First())
+	require.False(t, seats[3].First())
 }

@@ -13,10 +13,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/entry"
 )
 
 // Doer sends commands to Redis in one round trip. When the error is nil, each
@@ -42,171 +45,198 @@ func Protects(key string) bool { return !strings.ContainsAny(key, "{}") }
 // NewToken returns a token that nobody can guess and that no other lease has.
 func NewToken() string { return rand.Text() }
 
-// Acquired is the answer to an attempt to get a lease.
+// maxKeys is how many keys one round trip is about.
+const maxKeys = 1000
+
+// Request asks for the lease of one entry.
+type Request struct {
+	Key   string
+	Token string
+	TTL   time.Duration
+	Steal bool // take the lease whoever holds it: the holder's fill will be refused
+}
+
+// Acquired is the answer to a Request.
 type Acquired struct {
 	Held  bool   // the lease is now the caller's
 	Found bool   // the entry exists,
-	Entry []byte // and this is it
+	Entry []byte // and this is it; it is not asked for by a Request that steals
+	Err   error  // nothing of this is known
 }
 
+// Acquire asks for the leases of all requests, and for the entries, in one round trip.
+func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
+	answers := make([]Acquired, 0, len(requests))
+	for some := range slices.Chunk(requests, maxKeys) {
+		asked := make([]acquire, len(some))
+		cmds := make([]redis.Cmder, 0, 3*len(some))
+		for i, r := range some {
+			asked[i] = newAcquire(ctx, r)
+			cmds = append(cmds, asked[i].cmds()...)
+		}
+		err := s.redis.Do(ctx, cmds...)
+		for i := range asked {
+			if err != nil {
+				answers = append(answers, Acquired{Err: err})
+			} else {
+				answers = append(answers, asked[i].answer())
+			}
+		}
+	}
+	return answers
+}
+
+// acquire is the commands of one Request.
 type acquire struct {
 	set           *redis.Cmd
-	entry, holder *redis.StringCmd
+	entry, holder *redis.StringCmd // nil if the lease is stolen
 	token         string
 }
 
-func newAcquire(ctx context.Context, key, token string, ttl time.Duration) acquire {
-	lease := Key(key)
+func newAcquire(ctx context.Context, r Request) acquire {
+	lease := Key(r.Key)
+	if r.Steal {
+		return acquire{set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
+	}
 	return acquire{
-		set:    redis.NewCmd(ctx, "set", lease, token, "nx", "px", millis(ttl)),
-		entry:  redis.NewStringCmd(ctx, "get", key),
+		set:    redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
+		entry:  redis.NewStringCmd(ctx, "get", r.Key),
 		holder: redis.NewStringCmd(ctx, "get", lease),
-		token:  token,
+		token:  r.Token,
 	}
 }
 
-func (a *acquire) cmds() []redis.Cmder { return []redis.Cmder{a.set, a.entry, a.holder} }
+func (a *acquire) cmds() []redis.Cmder {
+	if a.entry == nil {
+		return []redis.Cmder{a.set}
+	}
+	return []redis.Cmder{a.set, a.entry, a.holder}
+}
 
-func (a *acquire) result() (Acquired, error) {
-	if err := a.set.Err(); err != nil && !errors.Is(err, redis.Nil) {
-		return Acquired{}, err
+func (a *acquire) answer() Acquired {
+	err := a.set.Err()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return Acquired{Err: err}
+	}
+	if a.entry == nil {
+		return Acquired{Held: err == nil}
 	}
 	var r Acquired
 	// A client that lost the answer sends the commands again, and then SET NX
 	// fails for the lease that the first attempt got. So the holder decides too.
-	r.Held = a.set.Err() == nil || a.holder.Val() == a.token
+	r.Held = err == nil || a.holder.Val() == a.token
 	// An entry that cannot be read (WRONGTYPE) is none: the fill overwrites it.
 	if b, err := a.entry.Bytes(); err == nil {
 		r.Found, r.Entry = true, b
 	}
-	return r, nil
+	return r
 }
 
-// Acquire asks for the lease of key, and for the entry, in one round trip.
-func (s *Store) Acquire(ctx context.Context, key, token string, ttl time.Duration) (Acquired, error) {
-	a := newAcquire(ctx, key, token, ttl)
-	if err := s.redis.Do(ctx, a.cmds()...); err != nil {
-		return Acquired{}, err
-	}
-	return a.result()
+// Settlement is how a load ends: with an entry to store, if its lease is still
+// held, or without; the lease is given back either way.
+type Settlement struct {
+	Key   string
+	Token string
+	Entry []byte        // nil: nothing is stored
+	TTL   time.Duration // zero: until it is deleted
 }
 
-// Steal takes the lease of key whoever holds it: the holder's fill will be refused.
-func (s *Store) Steal(ctx context.Context, key, token string, ttl time.Duration) error {
-	return put(ctx, s.redis.Do, Key(key), token, ttl)
+// Outcome is what became of one key of a call.
+type Outcome struct {
+	Kept bool  // the lease was still held
+	Err  error // what became of it is unknown
 }
 
-// script is a Lua script and the name that Redis knows it by.
-type script struct{ source, sha1 string }
-
-func newScript(source string) script {
-	return script{source, redis.NewScript(source).Hash()}
+// Settle stores the entries whose token still is the lease, and releases the
+// leases, in one round trip.
+func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
+	return run(ctx, s.redis.Do, settlements, func(e Settlement) call {
+		if e.Entry == nil {
+			return call{release, []string{Key(e.Key)}, []any{e.Token}}
+		}
+		return call{fill, []string{Key(e.Key), e.Key}, []any{e.Token, e.Entry, millis(e.TTL)}}
+	})
 }
 
-// The scripts. KEYS[1] is the lease everywhere, so that one rule routes them all.
-var (
-	fill = newScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-if ARGV[3] == '0' then
-  redis.call('SET', KEYS[2], ARGV[2])
-else
-  redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
-end
-redis.call('DEL', KEYS[1])
-return 1`)
-	renew = newScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])`)
-	release = newScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])`)
-	set = newScript(`
-if ARGV[2] == '0' then
-  redis.call('SET', KEYS[2], ARGV[1])
-else
-  redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-end
-return redis.call('DEL', KEYS[1]) + 1`)
-)
-
-// Fill stores entry at key for ttl (zero: until it is deleted) if token still is
-// the lease, and releases the lease. It reports whether it was.
-func (s *Store) Fill(ctx context.Context, key, token string, entry []byte, ttl time.Duration) (bool, error) {
-	return s.run(ctx, s.redis.Do, fill, []string{Key(key), key}, token, entry, millis(ttl))
+// Renew makes the leases last for their TTL from now, where their token still is
+// the lease.
+func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
+	return run(ctx, s.redis.Do, requests, func(r Request) call {
+		return call{renew, []string{Key(r.Key)}, []any{r.Token, millis(r.TTL)}}
+	})
 }
 
-// Renew makes the lease last for ttl from now, if token still is the lease.
-func (s *Store) Renew(ctx context.Context, key, token string, ttl time.Duration) (bool, error) {
-	return s.run(ctx, s.redis.Do, renew, []string{Key(key)}, token, millis(ttl))
+// Item is an entry to be stored.
+type Item struct {
+	Key   string
+	Entry []byte
+	TTL   time.Duration // zero: until it is deleted
 }
 
-// Release gives the lease back, if token still is the lease, and reports whether it was.
-func (s *Store) Release(ctx context.Context, key, token string) (bool, error) {
-	return s.run(ctx, s.redis.Do, release, []string{Key(key)}, token)
+// Set stores the entries and deletes their leases: what was being loaded is older.
+// The keys in left may not have got their entry.
+func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
+	outcomes := run(ctx, s.redis.Force, items, func(item Item) call {
+		keys := []string{Key(item.Key), item.Key}
+		if !Protects(item.Key) {
+			keys[0] = item.Key // it has no lease to be deleted
+		}
+		return call{set, keys, []any{item.Entry, millis(item.TTL)}}
+	})
+	return failures(outcomes, func(i int) string { return items[i].Key })
 }
 
-// Set stores entry at key for ttl (zero: until it is deleted) and deletes the
-// lease: what was being loaded is older.
-func (s *Store) Set(ctx context.Context, key string, entry []byte, ttl time.Duration) error {
-	if !Protects(key) {
-		return put(ctx, s.redis.Force, key, entry, ttl)
-	}
-	_, err := s.run(ctx, s.redis.Force, set, []string{Key(key), key}, entry, millis(ttl))
-	return err
+// Expire makes the entries at keys stale as of now, keeps them for no longer than
+// stale from now, and deletes their leases: what was being loaded is as old as
+// they are. The keys in left may still have a fresh entry.
+func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
+	args := []any{entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale)}
+	outcomes := run(ctx, s.redis.Force, keys, func(key string) call {
+		return call{expire, []string{Key(key), key}, args}
+	})
+	return failures(outcomes, func(i int) string { return keys[i] })
 }
 
-// Put is Set for those who do without leases: it leaves them alone.
-func (s *Store) Put(ctx context.Context, key string, entry []byte, ttl time.Duration) error {
-	return put(ctx, s.redis.Do, key, entry, ttl)
-}
-
-type do func(ctx context.Context, cmds ...redis.Cmder) error
-
-// put sets key to value, for ttl if that is not zero.
-func put(ctx context.Context, do do, key string, value any, ttl time.Duration) error {
-	cmd := redis.NewStatusCmd(ctx, "set", key, value)
-	if ttl > 0 {
-		cmd = redis.NewStatusCmd(ctx, "set", key, value, "px", millis(ttl))
-	}
-	if err := do(ctx, cmd); err != nil {
-		return err
-	}
-	return cmd.Err()
-}
-
-// run runs a script by its hash, and by its text where Redis does not know it yet.
-func (s *Store) run(ctx context.Context, do do, script script, keys []string, args ...any) (bool, error) {
-	cmd := scriptCmd(ctx, "evalsha", script.sha1, keys, args)
-	if err := do(ctx, cmd); err != nil {
-		return false, err
-	}
-	if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-		cmd = scriptCmd(ctx, "eval", script.source, keys, args)
-		if err := do(ctx, cmd); err != nil {
-			return false, err
+// failures is the keys of the outcomes that failed, and the last of their errors.
+func failures(outcomes []Outcome, key func(int) string) (left []string, err error) {
+	for i, o := range outcomes {
+		if o.Err != nil {
+			left, err = append(left, key(i)), o.Err
 		}
 	}
-	n, err := cmd.Int64()
-	return n > 0, err
+	return left, err
 }
 
-func scriptCmd(ctx context.Context, name, script string, keys []string, args []any) *redis.Cmd {
-	all := make([]any, 0, 3+len(keys)+len(args))
-	all = append(all, name, script, len(keys))
-	for _, key := range keys {
-		all = append(all, key)
+// Put is Set for those who do without leases: it leaves them alone. An Outcome is
+// Kept if the entry was stored.
+func (s *Store) Put(ctx context.Context, items ...Item) []Outcome {
+	outcomes := make([]Outcome, 0, len(items))
+	for some := range slices.Chunk(items, maxKeys) {
+		cmds := make([]redis.Cmder, len(some))
+		for i, item := range some {
+			if item.TTL > 0 {
+				cmds[i] = redis.NewStatusCmd(ctx, "set", item.Key, item.Entry, "px", millis(item.TTL))
+			} else {
+				cmds[i] = redis.NewStatusCmd(ctx, "set", item.Key, item.Entry)
+			}
+		}
+		err := s.redis.Do(ctx, cmds...)
+		for _, cmd := range cmds {
+			failed := err
+			if failed == nil {
+				failed = cmd.Err()
+			}
+			outcomes = append(outcomes, Outcome{failed == nil, failed})
+		}
 	}
-	return redis.NewCmd(ctx, append(all, args...)...)
+	return outcomes
 }
-
-// maxDeletes is how many keys one round trip deletes.
-const maxDeletes = 200
 
 // Invalidate deletes the entries at keys and their leases, so that no load that
 // began before can be stored. The keys in left may still have their entry.
 func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, err error) {
-	for start := 0; start < len(keys); start += maxDeletes {
-		some := keys[start:min(start+maxDeletes, len(keys))]
+	for start := 0; start < len(keys); start += maxKeys {
+		some := keys[start:min(start+maxKeys, len(keys))]
 		cmds := make([]redis.Cmder, len(some))
 		for i, key := range some {
 			if Protects(key) {
