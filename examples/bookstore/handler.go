@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/readthrough-go/readthrough"
 )
@@ -19,12 +20,14 @@ type handler struct {
 func newHandler(store *BookStore, log *slog.Logger) http.Handler {
 	h := &handler{store: store, log: log}
 	mux := http.NewServeMux()
+	mux.Handle("GET /books", h.route(h.listBooks))
 	mux.Handle("GET /books/{id}", h.route(h.getBook))
 	mux.Handle("PUT /books/{id}", h.route(h.putBook))
 	mux.Handle("DELETE /books/{id}", h.route(h.deleteBook))
 	mux.Handle("GET /stats", h.route(h.stats))
 	// Patterns without a method catch the rest, to answer that in JSON too.
 	mux.Handle("/books/{id}", h.route(notAllowed("GET, HEAD, PUT, DELETE")))
+	mux.Handle("/books", h.route(notAllowed("GET, HEAD")))
 	mux.Handle("/stats", h.route(notAllowed("GET, HEAD")))
 	mux.Handle("/", h.route(notThere))
 	return mux
@@ -45,11 +48,21 @@ func (h *handler) getBook(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	b, err := h.store.Find(r.Context(), id)
+	b, info, err := h.store.FindInfo(r.Context(), id)
+	w.Header().Set("Cache-Status", info.CacheStatus("bookstore"))
 	if err != nil {
 		return err
 	}
+	w.Header().Set("Age", strconv.FormatInt(int64(info.Age/time.Second), 10))
 	return respond(w, http.StatusOK, b)
+}
+
+func (h *handler) listBooks(w http.ResponseWriter, r *http.Request) error {
+	books, err := h.store.List(r.Context())
+	if err != nil {
+		return err
+	}
+	return respond(w, http.StatusOK, books)
 }
 
 func (h *handler) putBook(w http.ResponseWriter, r *http.Request) error {
@@ -101,7 +114,7 @@ func notAllowed(allow string) func(http.ResponseWriter, *http.Request) error {
 }
 
 func notThere(http.ResponseWriter, *http.Request) error {
-	return fail(http.StatusNotFound, "nothing here: try /books/1 or /stats")
+	return fail(http.StatusNotFound, "nothing here: try /books, /books/1 or /stats")
 }
 
 // pathID reads the {id} of a path.

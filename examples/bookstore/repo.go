@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -105,7 +106,7 @@ func (r *BookRepo) fill(ctx context.Context, tx *sql.Tx) error {
 // opens this file sees the same one, and no other file has it.
 func (r *BookRepo) ID() string { return r.id }
 
-// Queries is how many times FindBook has asked the database.
+// Queries is how many times a read of books has asked the database.
 func (r *BookRepo) Queries() int64 { return r.queries.Load() }
 
 // FindBook returns the book with this id, or an error that is ErrNoBook.
@@ -121,6 +122,61 @@ func (r *BookRepo) FindBook(ctx context.Context, id int64) (Book, error) {
 		return Book{}, fmt.Errorf("find book %d: %w", id, err)
 	}
 	return b, nil
+}
+
+// FindBooks returns those of ids that there are, by one query.
+func (r *BookRepo) FindBooks(ctx context.Context, ids []int64) (map[int64]Book, error) {
+	r.queries.Add(1)
+	list, err := json.Marshal(ids)
+	if err != nil {
+		return nil, fmt.Errorf("find %d books: %w", len(ids), err)
+	}
+	const query = `SELECT id, title, author, year FROM books WHERE id IN (SELECT value FROM json_each(?))`
+	books := make(map[int64]Book, len(ids))
+	err = r.each(ctx, func(rows *sql.Rows) error {
+		var b Book
+		if err := rows.Scan(&b.ID, &b.Title, &b.Author, &b.Year); err != nil {
+			return err
+		}
+		books[b.ID] = b
+		return nil
+	}, query, string(list))
+	if err != nil {
+		return nil, fmt.Errorf("find %d books: %w", len(ids), err)
+	}
+	return books, nil
+}
+
+// ListIDs returns the ids of the first n books, in the order of their titles.
+func (r *BookRepo) ListIDs(ctx context.Context, n int) (ids []int64, err error) {
+	r.queries.Add(1)
+	err = r.each(ctx, func(rows *sql.Rows) error {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return err
+		}
+		ids = append(ids, id)
+		return nil
+	}, `SELECT id FROM books ORDER BY title, id LIMIT ?`, n)
+	if err != nil {
+		return nil, fmt.Errorf("list %d books: %w", n, err)
+	}
+	return ids, nil
+}
+
+// each calls scan for every row of a query.
+func (r *BookRepo) each(ctx context.Context, scan func(*sql.Rows) error, query string, args ...any) error {
+	rows, err := r.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // CountBooks returns how many books there are.

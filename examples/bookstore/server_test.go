@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,6 +52,33 @@ func TestGetAnswersTheBook(t *testing.T) {
 	assert.Equal(t, http.StatusOK, w.Code)
 	assert.Equal(t, "application/json", w.Header().Get("Content-Type"))
 	assert.JSONEq(t, `{"id": 49, "title": "Moby-Dick", "author": "Herman Melville", "year": 1851}`, w.Body.String())
+}
+
+func TestGetSaysWhereTheBookCameFrom(t *testing.T) {
+	h, _ := newTestHandler(t)
+
+	cold := request(t, h, "GET", mobyDickPath, "")
+	warm := request(t, h, "GET", mobyDickPath, "")
+	none := request(t, h, "GET", "/books/4242", "")
+
+	assert.Regexp(t, `^bookstore; fwd=miss; ttl=\d+; stored$`, cold.Header().Get("Cache-Status"))
+	assert.Regexp(t, `^bookstore; hit; ttl=\d+$`, warm.Header().Get("Cache-Status"))
+	assert.Equal(t, "0", warm.Header().Get("Age"))
+	assert.Equal(t, http.StatusNotFound, none.Code)
+	assert.Regexp(t, `^bookstore; fwd=miss; ttl=\d+; stored$`, none.Header().Get("Cache-Status"), "a not-found is stored too")
+}
+
+func TestListAnswersBooksByTitle(t *testing.T) {
+	h, store := newTestHandler(t)
+
+	w := request(t, h, "GET", "/books", "")
+
+	assert.Equal(t, http.StatusOK, w.Code)
+	var books []Book
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &books))
+	assert.Len(t, books, listLength)
+	assert.True(t, slices.IsSortedFunc(books, func(a, b Book) int { return strings.Compare(a.Title, b.Title) }))
+	assert.EqualValues(t, 2, store.Queries())
 }
 
 func TestGetAfterPutAnswersTheNewBook(t *testing.T) {

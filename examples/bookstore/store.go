@@ -33,7 +33,11 @@ type BookStore struct {
 	repo  *BookRepo
 	cache *readthrough.Cache
 	books *readthrough.ReadThrough[int64, Book]
+	lists *readthrough.ReadThrough[int, []int64] // the ids of the first so many books
 }
+
+// listLength is how many books a list has.
+const listLength = 100
 
 // NewBookStore wraps repo. It owns neither repo nor client: the caller closes
 // both, after the store.
@@ -51,16 +55,50 @@ func NewBookStore(repo *BookRepo, client redis.UniversalClient) (*BookStore, err
 	books, err := readthrough.New(cache, "book", repo.FindBook, readthrough.Int,
 		readthrough.WithTTL(bookTTL),
 		readthrough.WithNotFound(noBookTTL, ErrNoBook),
+		readthrough.WithBatchLoader(repo.FindBooks),
 	)
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
 	}
-	return &BookStore{repo: repo, cache: cache, books: books}, nil
+	lists, err := readthrough.New(cache, "list", repo.ListIDs, readthrough.Int, readthrough.WithTTL(bookTTL))
+	if err != nil {
+		return nil, errors.Join(err, cache.Close())
+	}
+	return &BookStore{repo: repo, cache: cache, books: books, lists: lists}, nil
 }
 
 // Find returns the book with this id, or an error that is ErrNoBook.
 func (s *BookStore) Find(ctx context.Context, id int64) (Book, error) {
 	return s.books.Get(ctx, id)
+}
+
+// FindInfo is Find that also tells where the book came from.
+func (s *BookStore) FindInfo(ctx context.Context, id int64) (Book, readthrough.Info, error) {
+	return s.books.GetInfo(ctx, id)
+}
+
+// List returns the first 100 books in the order of their titles: one query for
+// their ids and one for all the books that are not cached.
+func (s *BookStore) List(ctx context.Context) ([]Book, error) {
+	ids, err := s.lists.Get(ctx, listLength)
+	if err != nil {
+		return nil, err
+	}
+	results, err := s.books.GetMany(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	books := make([]Book, 0, len(results))
+	for _, r := range results {
+		switch {
+		case errors.Is(r.Err, ErrNoBook): // deleted since the ids were read
+		case r.Err != nil:
+			return nil, r.Err
+		default:
+			books = append(books, r.Value)
+		}
+	}
+	return books, nil
 }
 
 // Save writes b and reports whether it is new. Every Find that starts after
@@ -86,13 +124,13 @@ func (s *BookStore) written(ctx context.Context, id int64, writeErr error) error
 	return writeErr
 }
 
-// Invalidate makes the next Find of these ids ask the database.
+// Invalidate makes the next Find of these ids, and the next List, ask the database.
 func (s *BookStore) Invalidate(ctx context.Context, ids ...int64) error {
 	// A writer that hangs up between the write and this line must not leave
 	// the old book in the cache, so its context does not cancel the command.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), invalidateTimeout)
 	defer cancel()
-	return s.books.Invalidate(ctx, ids...)
+	return errors.Join(s.books.Invalidate(ctx, ids...), s.lists.Invalidate(ctx, listLength))
 }
 
 // RedisKey is where the cache keeps the book with this id.

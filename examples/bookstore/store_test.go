@@ -45,6 +45,36 @@ func TestFindAsksTheDatabaseOnce(t *testing.T) {
 	assert.EqualValues(t, 1, store.Queries())
 }
 
+func TestListIsTwoQueriesColdAndNoneWarm(t *testing.T) {
+	store, _ := newTestStore(t)
+	cold, err := store.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, cold, listLength)
+	require.EqualValues(t, 2, store.Queries())
+
+	warm, err := store.List(t.Context())
+
+	require.NoError(t, err)
+	assert.Equal(t, cold, warm)
+	assert.EqualValues(t, 2, store.Queries())
+}
+
+func TestListShowsWhatWasSavedAndDeleted(t *testing.T) {
+	store, _ := newTestStore(t)
+	before, err := store.List(t.Context())
+	require.NoError(t, err)
+	saved := Book{ID: noBook, Title: "!", Author: "Nobody", Year: 1900} // sorts before all others
+	_, err = store.Save(t.Context(), saved)
+	require.NoError(t, err)
+	require.NoError(t, store.Delete(t.Context(), before[0].ID))
+
+	after, err := store.List(t.Context())
+
+	require.NoError(t, err)
+	assert.Equal(t, saved, after[0])
+	assert.Equal(t, before[1], after[1])
+}
+
 func TestNotFoundIsRememberedUntilTheBookIsSaved(t *testing.T) {
 	store, _ := newTestStore(t)
 	for range 2 {

@@ -35,7 +35,7 @@ func tour(ctx context.Context, s *shop, ownRedis bool, out io.Writer) error {
 		return err
 	}
 	for i, step := range []func(context.Context) error{
-		g.coldRead, g.warmRead, g.update, g.notFound, g.crowd, g.entry, g.statistics,
+		g.coldRead, g.warmRead, g.update, g.notFound, g.crowd, g.list, g.entry, g.statistics,
 	} {
 		g.print("%d. ", i+1)
 		if err := step(ctx); err != nil {
@@ -132,6 +132,35 @@ func (g *guide) crowd(ctx context.Context) error {
 		}
 		return found[0].String(), errors.Join(errs...)
 	})
+}
+
+// list shows a page of books, cold and warm.
+func (g *guide) list(ctx context.Context) error {
+	g.say("A list of %d books: cold one query for the ids and one for the books, warm none.", listLength)
+	books, err := Catalogue()
+	if err != nil {
+		return err
+	}
+	ids := make([]int64, len(books))
+	for i, b := range books {
+		ids[i] = b.ID
+	}
+	if err := g.shop.store.Invalidate(ctx, ids...); err != nil {
+		return err
+	}
+	for range 2 {
+		err := g.measure(func() (string, error) {
+			books, err := g.shop.store.List(ctx)
+			if err != nil {
+				return "", err
+			}
+			return fmt.Sprintf("%d books, from %q", len(books), books[0].Title), nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // entry reads the bytes under the book's key as a stranger to this library.
