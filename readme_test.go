@@ -19,6 +19,8 @@ import (
 	"context"
 	"database/sql"
 	"encoding/gob"
+	"encoding/json"
+	"net/http"
 	"bytes"
 	"errors"
 	"strconv"
@@ -33,6 +35,8 @@ import (
 var (
 	_ = errors.Is
 	_ = strconv.Itoa
+	_ = json.NewEncoder
+	_ http.Handler
 	_ = sql.ErrNoRows
 	_ = gob.NewEncoder
 	_ = bytes.NewReader
@@ -51,6 +55,7 @@ type Price struct{ Cents int; Until time.Time }
 type Repo struct{}
 
 func (Repo) FindUser(context.Context, int64) (User, error) { return User{}, nil }
+func (Repo) FindUsers(context.Context, []int64) (map[int64]User, error) { return nil, nil }
 func (Repo) SaveUser(context.Context, User) error { return nil }
 func (Repo) FindPrice(context.Context, string, string) (Price, error) { return Price{}, nil }
 `

@@ -6,8 +6,8 @@
 //	user, err := users.Get(ctx, 42) // the signature of repo.FindUser
 //
 // A read goes top to bottom through this file: Get looks the key up in Redis, and
-// serves a hit. A miss joins the flight of its key (load.go), which takes the fill
-// lease in Redis, calls the loader and stores what it returned.
+// serves a hit. A miss joins the flight of its key (run.go), which takes the fill
+// lease in Redis, calls the loader (load.go) and stores what it returned.
 package readthrough
 
 import (
