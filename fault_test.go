@@ -52,6 +52,9 @@ var faults = []fault{
 		args: []string{"--key-load-delay", "20000", "--loading-process-events-interval-bytes", "1024"}}, // 20 ms a key
 }
 
+// eight are the ids of as many rows.
+var eight = []int{0, 1, 2, 3, 4, 5, 6, 7}
+
 func kill(_ *testing.T, s *redistest.Server)    { s.Kill() }
 func restart(_ *testing.T, s *redistest.Server) { s.Restart() }
 func pause(_ *testing.T, s *redistest.Server)   { s.Pause() }
@@ -101,19 +104,18 @@ func loadFast(t *testing.T, s *redistest.Server) {
 // TestCallersAreServedThroughEveryFault has each fault happen to the users of a client of go-redis's defaults, and of
 // one from Open.
 func TestCallersAreServedThroughEveryFault(t *testing.T) {
-	ids := []int{0, 1, 2, 3, 4, 5, 6, 7}
 	noNewGoroutines := goleak.IgnoreCurrent()
 	t.Run("fault", func(t *testing.T) {
 		for _, f := range faults {
 			t.Run(f.name, func(t *testing.T) {
 				t.Parallel()
 				server := redistest.Start(t, f.args...)
-				f.strike(t, server, ids, func() redis.UniversalClient { return server.Client() })
+				f.strike(t, server, eight, func() redis.UniversalClient { return server.Client() })
 			})
 			t.Run(f.name+", client from Open", func(t *testing.T) {
 				t.Parallel()
 				server := redistest.Start(t, f.args...)
-				f.strike(t, server, ids, opened(t, server.URL()))
+				f.strike(t, server, eight, opened(t, server.URL()))
 			})
 		}
 	})
@@ -128,6 +130,82 @@ func opened(t *testing.T, url string) func() redis.UniversalClient {
 		t.Cleanup(func() { _ = client.Close() })
 		return client
 	}
+}
+
+// TestCallersAreServedThroughFailover has the master killed that holds all the rows, and its replica take over. One of
+// the two processes has a client of go-redis's defaults, the other one from Open.
+func TestCallersAreServedThroughFailover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("elections take seconds")
+	}
+	noNewGoroutines := goleak.IgnoreCurrent()
+	t.Run("failover", func(t *testing.T) {
+		t.Run("cluster", func(t *testing.T) {
+			t.Parallel()
+			cluster := redistest.StartCluster(t, 3, 1)
+			client := func() redis.UniversalClient { return cluster.Client() }
+			ids := ofFirstMaster(t, client())
+			failover := fault{down: true, breaks: kill, mend: func(t *testing.T, s *redistest.Server) {
+				awaitWrites(t, client, fmt.Sprintf("{row:%d}", ids[0]))
+				// Nothing but the killed node, now a replica, tells go-redis before a minute has passed.
+				s.Restart()
+				awaitReplica(t, s)
+			}}
+			failover.strike(t, cluster.Masters()[0], ids, inTurn(client, opened(t, cluster.URL())))
+		})
+		t.Run("sentinel", func(t *testing.T) {
+			t.Parallel()
+			sentinel := redistest.StartSentinel(t)
+			client := func() redis.UniversalClient { return sentinel.Client() }
+			failover := fault{down: true, breaks: kill, mend: func(t *testing.T, _ *redistest.Server) { awaitWrites(t, client, "k") }}
+			failover.strike(t, sentinel.Master(), eight, inTurn(client, opened(t, sentinel.URL())))
+		})
+	})
+	goleak.VerifyNone(t, noNewGoroutines, goleak.IgnoreAnyFunction(redistest.Redialer))
+}
+
+// ofFirstMaster finds eight rows whose slots are of the first of three masters.
+func ofFirstMaster(t *testing.T, client redis.UniversalClient) []int {
+	var ids []int
+	for id := 0; len(ids) < 8; id++ {
+		slot, err := client.ClusterKeySlot(t.Context(), "row:"+fmt.Sprint(id)).Result()
+		require.NoError(t, err)
+		if slot < 16384/3 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// inTurn calls the functions in turn.
+func inTurn[V any](fs ...func() V) func() V {
+	i := -1
+	return func() V {
+		i++
+		return fs[i%len(fs)]()
+	}
+}
+
+// awaitWrites returns when somebody new can write key, which is when there is a master again.
+func awaitWrites(t *testing.T, client func() redis.UniversalClient, key string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		c := client()
+		defer c.Close()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		return c.Unlink(ctx, key).Err() == nil
+	}, 30*time.Second, 50*time.Millisecond)
+}
+
+// awaitReplica returns when the server has found out that it is a replica now.
+func awaitReplica(t *testing.T, s *redistest.Server) {
+	t.Helper()
+	c := s.Client()
+	require.Eventually(t, func() bool {
+		role, err := c.Do(t.Context(), "role").Slice()
+		return err == nil && role[0] == "slave"
+	}, 30*time.Second, 5*time.Millisecond)
 }
 
 // scene is two processes that share a table and the Redis before it.
@@ -145,6 +223,7 @@ type scene struct {
 // strike tells the story of a fault: what callers see before it, while it lasts and after it. The ids are of rows that
 // are cached on the server.
 func (f fault) strike(t *testing.T, server *redistest.Server, ids []int, client func() redis.UniversalClient) {
+	t.Helper()
 	s := &scene{fault: f, ids: ids[1:], table: newTable(ids[0]), asks: &askCounter{}}
 	s.seen = &recorder{kinds: map[readthrough.EventKind]readthrough.Event{}}
 	mine := client()
@@ -191,7 +270,7 @@ func (s *scene) awaitHits(t *testing.T, rows *readthrough.ReadThrough[int, int64
 
 // breakMidLoad has the fault happen while a loader is at work.
 func (s *scene) breakMidLoad(t *testing.T, server *redistest.Server) {
-	got := make(chan error)
+	got := make(chan error, 1)
 	go func() {
 		v, err := s.rows.Get(context.Background(), s.table.held)
 		if err == nil && v != s.table.row(s.table.held) {
@@ -202,11 +281,18 @@ func (s *scene) breakMidLoad(t *testing.T, server *redistest.Server) {
 	goOn := <-s.table.loading
 	s.breaks(t, server)
 	close(goOn)
+	require.NoError(t, within(t, got))
+}
+
+// within returns what a caller got, unless that waits for too long.
+func within(t *testing.T, got <-chan error) error {
+	t.Helper()
 	select {
 	case err := <-got:
-		require.NoError(t, err)
+		return err
 	case <-time.After(tooLong):
 		t.Fatal("the caller still waits for Redis")
+		return nil
 	}
 }
 
@@ -353,4 +439,30 @@ func (c *askCounter) count(cmd redis.Cmder) {
 	if name := cmd.Name(); name == "get" || name == "set" {
 		c.Add(1)
 	}
+}
+
+func TestACallerWhoLeavesDoesNotWaitForAHungRedis(t *testing.T) {
+	server, asks := redistest.Start(t), &askCounter{}
+	client := server.Client()
+	client.AddHook(asks)
+	cache := fleet(t, 1, func() redis.UniversalClient { return client }, readthrough.WithRedisTimeout(time.Hour))[0]
+	rows := wrapper(t, cache, constant(1))
+	server.Pause()
+	defer server.Resume()
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	go func() { _, err := rows.Get(ctx, 1); gone <- err }()
+	require.Eventually(t, func() bool { return asks.Load() == 1 }, 5*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, within(t, gone), context.Canceled)
+}
+
+func TestFullRedisStillServes(t *testing.T) {
+	server := redistest.Start(t, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
+	cache := fleet(t, 1, func() redis.UniversalClient { return server.Client() })[0]
+	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int, error) { return id, nil }, readthrough.Int))
+	v, err := rows.Get(t.Context(), 3)
+	require.NoError(t, err)
+	require.Equal(t, 3, v)
+	require.EqualValues(t, 1, rows.Stats().RedisErrors)
 }

@@ -87,49 +87,6 @@ func TestInvalidateRefusesTheFillOfAnotherProcess(t *testing.T) {
 	require.Equal(t, "new", v)
 }
 
-func TestHungRedisCostsTheBudgetAndThenNothing(t *testing.T) {
-	server := redistest.Start(t)
-	client := redis.NewClient(&redis.Options{Addr: server.Addr()}) // default options: ten seconds for a GET
-	cache, err := readthrough.NewCache(client)
-	require.NoError(t, err)
-	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int, error) { return id, nil }, readthrough.Int))
-	_, err = rows.Get(t.Context(), 1)
-	require.NoError(t, err)
-
-	server.Pause()
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan error)
-	go func() { _, err := rows.Get(ctx, 1); gone <- err }()
-	cancel()
-	require.ErrorIs(t, <-gone, context.Canceled)
-	for range 10 {
-		v, err := rows.Get(t.Context(), 1)
-		require.NoError(t, err)
-		require.Equal(t, 1, v)
-	}
-	require.LessOrEqual(t, cache.Stats().RedisErrors, int64(12))
-	require.Error(t, rows.Invalidate(t.Context(), 1))
-
-	server.Resume()
-	require.Eventually(t, func() bool {
-		before := rows.Stats().Hits
-		_, err := rows.Get(t.Context(), 1)
-		return err == nil && rows.Stats().Hits > before
-	}, 20*time.Second, 5*time.Millisecond, "hits are back")
-	require.NoError(t, cache.Close())
-	require.NoError(t, client.Close())
-}
-
-func TestFullRedisStillServes(t *testing.T) {
-	server := redistest.Start(t, "--maxmemory", "1", "--maxmemory-policy", "noeviction")
-	cache := fleet(t, 1, func() redis.UniversalClient { return server.Client() })[0]
-	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int, error) { return id, nil }, readthrough.Int))
-	v, err := rows.Get(t.Context(), 3)
-	require.NoError(t, err)
-	require.Equal(t, 3, v)
-	require.EqualValues(t, 1, rows.Stats().RedisErrors)
-}
-
 func TestRoundTripsOfAHitAndAMiss(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client()
