@@ -1,0 +1,238 @@
+package mux_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/mux"
+)
+
+const openFor = 10 * time.Second
+
+// touchy is a Mux whose breaker opens at the third failure.
+var touchy = mux.Config{Timeout: time.Minute, Failures: 3, OpenFor: openFor}
+
+// meet makes one round trip that ends as a says.
+func (r *rig) meet(t *testing.T, a answer) {
+	t.Helper()
+	c := r.get(r.ctx, "k")
+	trips := r.underWay()
+	require.NotEmpty(t, trips, "nothing was sent")
+	trips[len(trips)-1].answer(a)
+	<-c.done
+}
+
+// trip opens the breaker of a touchy Mux.
+func (r *rig) trip(t *testing.T) {
+	t.Helper()
+	for range touchy.Failures {
+		r.meet(t, failing(errConn))
+	}
+	r.requireOpen(t)
+}
+
+func (r *rig) requireOpen(t *testing.T) {
+	t.Helper()
+	before := r.count()
+	r.get(r.ctx, "k").requireErr(t, mux.ErrOpen)
+	require.ErrorIs(t, r.Do(r.ctx, set("k", "1")), mux.ErrOpen)
+	require.Equal(t, before, r.count(), "nothing is sent")
+}
+
+// requireClosed looks at the breaker with round trips that end well.
+func (r *rig) requireClosed(t *testing.T) {
+	t.Helper()
+	a, b := r.get(r.ctx, "a"), r.get(r.ctx, "b")
+	trips := r.underWay()
+	require.Len(t, trips, 2, "both are sent")
+	trips[0].answer(served)
+	trips[1].answer(served)
+	a.requireValue(t, "a")
+	b.requireValue(t, "b")
+}
+
+func TestTheBreakerOpensAfterFailuresInARow(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		r.meet(t, failing(errConn))
+		r.meet(t, failing(errConn))
+		r.meet(t, served) // makes up for them
+		r.meet(t, failing(errConn))
+		r.meet(t, failing(errConn))
+		require.Equal(t, 5, r.count(), "still closed")
+		r.meet(t, failing(errConn))
+		r.requireOpen(t)
+	})
+}
+
+func TestTimeoutsOpenTheBreaker(t *testing.T) {
+	cfg := touchy
+	cfg.Timeout = timeout
+	inBubble(t, cfg, func(t *testing.T, r *rig) {
+		for range cfg.Failures {
+			r.get(r.ctx, "k").requireTimeout(t)
+		}
+		r.requireOpen(t)
+	})
+}
+
+func TestALateAnswerSaysNothingOfRedis(t *testing.T) {
+	cfg := touchy
+	cfg.Timeout = timeout
+	inBubble(t, cfg, func(t *testing.T, r *rig) {
+		r.get(r.ctx, "k").requireTimeout(t)
+		late := r.underWay()[0]
+		r.meet(t, failing(errConn))
+		late.answer(served)
+		r.meet(t, failing(errConn))
+		r.requireOpen(t)
+	})
+}
+
+func TestOneProbeFindsOutWhetherRedisIsBack(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		r.trip(t)
+		time.Sleep(openFor + 1)
+		probe := r.get(r.ctx, "probe")
+		require.Equal(t, [][]string{{"get probe"}}, r.asked())
+		r.requireOpen(t) // one probe at a time
+
+		r.underWay()[0].answer(failing(errConn))
+		probe.requireErr(t, errConn)
+		r.requireOpen(t)
+
+		time.Sleep(openFor + 1)
+		probe = r.get(r.ctx, "probe")
+		r.underWay()[0].answer(served)
+		probe.requireValue(t, "probe")
+		r.requireClosed(t)
+	})
+}
+
+func TestAProbeThatHangsKeepsTheBreakerOpen(t *testing.T) {
+	cfg := touchy
+	cfg.Timeout = timeout
+	inBubble(t, cfg, func(t *testing.T, r *rig) {
+		r.trip(t)
+		time.Sleep(openFor + 1)
+		r.get(r.ctx, "probe").requireTimeout(t)
+		r.requireOpen(t)
+		r.underWay()[0].answer(served)
+		r.requireOpen(t)
+	})
+}
+
+func TestAProbeGoesOnForTheOthersWhenItsCallerLeaves(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		r.trip(t)
+		time.Sleep(openFor + 1)
+		ctx, cancel := context.WithCancel(r.ctx)
+		leaver := r.get(ctx, "probe")
+		cancel()
+		leaver.requireErr(t, context.Canceled)
+		r.underWay()[0].answer(served)
+		r.requireClosed(t)
+	})
+}
+
+func TestCallersWhoLeaveAreNoFailure(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		for range 2 * touchy.Failures {
+			ctx, cancel := context.WithCancel(r.ctx)
+			c := r.get(ctx, "k")
+			cancel()
+			c.requireErr(t, context.Canceled)
+			r.underWay()[0].answer(served)
+		}
+		r.requireClosed(t)
+	})
+}
+
+func TestAPipelineOfWhichSomethingIsAnsweredIsNoFailure(t *testing.T) {
+	cfg := touchy
+	cfg.Failures = 1
+	inBubble(t, cfg, func(t *testing.T, r *rig) {
+		first, second := r.fill(t)
+		there, lost := r.get(r.ctx, "there"), r.get(r.ctx, "lost")
+		first.answer(served)
+		r.underWay()[1].answer(func(cmd redis.Cmder) { // as of a cluster with one node down
+			if served(cmd); cmd.Args()[1] == "lost" {
+				cmd.SetErr(errConn)
+			}
+		})
+		there.requireValue(t, "there")
+		<-lost.done
+		require.ErrorIs(t, lost.err, errConn)
+		second.answer(served)
+		r.requireClosed(t)
+	})
+}
+
+func TestForceIsSentWhileTheBreakerIsOpen(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		r.trip(t)
+		write := set("k", "1")
+		c := r.force(write)
+		require.Equal(t, [][]string{{"set k 1"}}, r.asked())
+		r.underWay()[0].answer(served)
+		c.requireErr(t, nil)
+		require.Equal(t, "OK", write.Val())
+
+		c = r.force(set("k", "2"))
+		r.underWay()[0].answer(failing(errConn))
+		c.requireErr(t, errConn)
+		r.requireOpen(t)
+
+		time.Sleep(openFor + 1)
+		c = r.force(set("k", "3")) // is the probe
+		r.underWay()[0].answer(served)
+		c.requireErr(t, nil)
+		r.requireClosed(t)
+	})
+}
+
+func TestForceIsLikeDoWhileTheBreakerIsClosed(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		first, second := r.fill(t)
+		c, d := r.force(set("a", "1")), r.do(set("b", "2"))
+		require.Len(t, r.underWay(), 2)
+		first.answer(served)
+		require.Equal(t, []string{"set a 1", "set b 2"}, r.asked()[1])
+		r.underWay()[1].answer(served)
+		c.requireErr(t, nil)
+		d.requireErr(t, nil)
+		second.answer(served)
+	})
+}
+
+func TestForcedRoundTripsAreBounded(t *testing.T) {
+	const bound = 32
+	cfg := touchy
+	cfg.Timeout = timeout
+	inBubble(t, cfg, func(t *testing.T, r *rig) {
+		r.trip(t)
+		var stuck []*caller
+		for range bound {
+			stuck = append(stuck, r.force(set("k", "1")))
+		}
+		require.Len(t, r.underWay(), bound)
+		r.force(set("k", "1")).requireErr(t, mux.ErrOpen)
+		for _, c := range stuck {
+			c.requireTimeout(t)
+		}
+		r.force(set("k", "1")).requireErr(t, mux.ErrOpen)
+
+		// Nor is there room for the probe, once it is due. It must be left for the next.
+		time.Sleep(openFor + 1)
+		r.get(r.ctx, "probe").requireErr(t, mux.ErrOpen)
+		require.Len(t, r.underWay(), bound)
+		r.underWay()[0].answer(served) // too late to say anything of Redis
+		probe := r.get(r.ctx, "probe")
+		require.Len(t, r.underWay(), bound)
+		r.underWay()[bound-1].answer(served)
+		probe.requireValue(t, "probe")
+	})
+}
