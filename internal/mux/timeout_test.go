@@ -53,6 +53,42 @@ func TestNobodyWaitsLongerThanTheTimeout(t *testing.T) {
 	})
 }
 
+func TestACallerWithoutADeadlineIsReleasedToo(t *testing.T) {
+	inBubble(t, hasty, func(t *testing.T, r *rig) {
+		r.get(context.Background(), "a").requireTimeout(t)
+		c := r.get(context.Background(), "b")
+		r.underWay()[1].answer(served)
+		c.requireValue(t, "b")
+	})
+}
+
+func TestThoseForWhomThePipelinesHadNoRoomTimeOutInTheQueue(t *testing.T) {
+	const room = 512
+	inBubble(t, hasty, func(t *testing.T, r *rig) {
+		first, second := r.fill(t)
+		var callers []*caller
+		for i := range 2*room + 10 {
+			callers = append(callers, r.get(r.ctx, fmt.Sprint(i)))
+		}
+		time.Sleep(timeout / 2)
+		first.answer(served)
+		second.answer(served)
+		for _, c := range callers[2*room:] {
+			c.requireTimeout(t)
+		}
+		require.False(t, callers[0].returned(), "it was sent later than the others queued")
+		require.Len(t, r.underWay(), 2)
+		for _, trip := range r.underWay() {
+			require.Len(t, trip.cmds, room)
+			trip.answer(served)
+		}
+		for i, c := range callers[:2*room] {
+			c.requireValue(t, fmt.Sprint(i))
+		}
+		require.Equal(t, 4, r.count())
+	})
+}
+
 func TestOneTimeoutReleasesAllOfAPipeline(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		first, second := r.fill(t)
