@@ -22,8 +22,9 @@ const (
 	// tooLong is more than a caller waits on the busiest machine, and less than go-redis's own timeouts: 3 s for a
 	// read and 5 s for a dial, each several times over.
 	tooLong = 2 * time.Second
-	// hitsBack is within what hits are promised to be back once Redis is.
-	hitsBack = 2 * time.Second
+	// hitsBack is twice what hits take to be back once Redis is: up to a second until the pool of go-redis dials
+	// again, and another until the breaker lets a probe through.
+	hitsBack = 4 * time.Second
 	// openFor is WithBreaker's default: how often an open breaker lets a probe through.
 	openFor = time.Second
 	// pauseFor is longer than what happens during a fault takes.

@@ -31,13 +31,14 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[2])`)
 	release = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])`)
+	// set writes first: a Redis that is full refuses only the first write of a script.
 	set = newScript(`
-redis.call('DEL', KEYS[1])
 if ARGV[2] == '0' then
   redis.call('SET', KEYS[2], ARGV[1])
 else
   redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 end
+if KEYS[1] ~= KEYS[2] then redis.call('DEL', KEYS[1]) end
 return 1`)
 	// expire compares times as numbers, which hold 48 bits exactly: the order of
 	// strings in Lua depends on the server's locale.
