@@ -1,0 +1,190 @@
+package lease_test
+
+import (
+	"bytes"
+	"slices"
+	"unsafe"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+)
+
+// merge makes of w a world from which exactly the same can come, and which is one
+// and the same for many such w: so fewer have to be visited. What it drops is names
+// (of tokens, of flights, of callers of one process) and numbers of which only the
+// order matters (versions, marks).
+func (m *model) merge(w *world) {
+	for p := range w.flights {
+		for i := range w.flights[p] {
+			w.rankMarks(p, i)
+		}
+	}
+	w.rankVersions()
+	for p := range w.flights {
+		w.sortFlights(p)
+	}
+	m.sortCallers(w)
+	w.nameTokens()
+	w.tidy()
+	if !m.hurts(w) {
+		w.crashes = 0
+	}
+}
+
+// rankMarks numbers the marks of a flight that still decide anything.
+func (w *world) rankMarks(p, i int) {
+	f, s := &w.flights[p][i], &w.seatings[p]
+	if f.at == landed {
+		return
+	}
+	if f.Step != lease.Acquire {
+		f.polls = 0
+	}
+	var marks [2]*int8
+	n := 0
+	if f.began > 0 {
+		marks[n] = &f.began
+		n++
+	}
+	switch {
+	case f.sent == 0:
+	case f.Step != lease.Load:
+		marks[n] = &f.sent
+		n++
+	case f.Down:
+		f.sent = 1 // finish asks whether there was one
+	default:
+		f.sent = 0
+	}
+	if n == 2 && *marks[0] > *marks[1] {
+		marks[0], marks[1] = marks[1], marks[0]
+	}
+	for c := range s.seats {
+		seat := &s.seats[c]
+		if int(seat.flight) != i+1 {
+			continue
+		}
+		since := int8(0)
+		for _, mark := range marks[:n] {
+			if *mark <= seat.since {
+				since++
+			}
+		}
+		seat.since = since
+	}
+	for r, mark := range marks[:n] {
+		*mark = int8(r) + 1
+	}
+	s.flights[i].now = int8(n)
+}
+
+// rankVersions numbers the versions so that two differ only if some caller may
+// have to tell them apart: a version is compared with the floor of a caller, or
+// with what will be one, and with nothing else.
+func (w *world) rankVersions() {
+	var floor, rank [8]uint8
+	for _, c := range w.callers {
+		floor[c.floor] = 1
+	}
+	for _, wr := range w.writers {
+		floor[wr.version] = 1
+	}
+	floor[w.covered] = 1
+	// The oldest version that there is: what is below needs no telling apart.
+	oldest := w.db
+	w.eachVersion(func(v *uint8) { oldest = min(oldest, *v) })
+	rank[oldest] = 1
+	for v := oldest + 1; v <= w.db; v++ {
+		rank[v] = rank[v-1] + floor[v]
+	}
+	w.eachVersion(func(v *uint8) { *v = rank[*v] })
+	w.db = rank[w.db]
+	for i := range w.callers {
+		w.callers[i].floor = rank[w.callers[i].floor]
+	}
+	for i := range w.writers {
+		w.writers[i].version = rank[w.writers[i].version]
+	}
+	w.covered = rank[w.covered]
+}
+
+// eachVersion calls f with each version that somebody may yet be given.
+func (w *world) eachVersion(f func(*uint8)) {
+	some := func(v *uint8) {
+		if *v != 0 {
+			f(v)
+		}
+	}
+	some(&w.entry)
+	for p := range w.flights {
+		for i := range w.flights[p] {
+			some(&w.flights[p][i].version)
+		}
+	}
+	for i := range w.orphans {
+		some(&w.orphans[i].version)
+	}
+}
+
+func (w *world) sortFlights(p int) {
+	fs, s := &w.flights[p], &w.seatings[p]
+	if order(fs[0], fs[1]) >= 0 {
+		return
+	}
+	fs[0], fs[1] = fs[1], fs[0]
+	s.flights[0], s.flights[1] = s.flights[1], s.flights[0]
+	other := [...]int8{0, 2, 1}
+	s.current = other[s.current]
+	for c := range s.seats {
+		s.seats[c].flight = other[s.seats[c].flight]
+	}
+}
+
+// order compares all but the token.
+func order(a, b flying) int {
+	a.token, b.token = 0, 0
+	return bytes.Compare(raw(&a), raw(&b))
+}
+
+// raw is the bytes of a flying, all of whose fields are one byte long.
+func raw(f *flying) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(f)), unsafe.Sizeof(*f)) }
+
+func (m *model) sortCallers(w *world) {
+	for i := 1; i < len(m.callers); i++ {
+		p := m.callerIn(i)
+		if m.callerIn(i-1) != p {
+			continue
+		}
+		a, b := w.callers[i-1], w.callers[i]
+		s, t := w.seatings[p].seats[i-1], w.seatings[p].seats[i]
+		if slices.Compare(
+			[]int8{int8(a.at), int8(a.floor), s.flight, s.since},
+			[]int8{int8(b.at), int8(b.floor), t.flight, t.since}) > 0 {
+			w.callers[i-1], w.callers[i] = b, a
+			w.seatings[p].seats[i-1], w.seatings[p].seats[i] = t, s
+		}
+	}
+}
+
+func (w *world) nameTokens() {
+	var names [32]uint8
+	next := uint8(0)
+	name := func(token *uint8) {
+		if *token == 0 {
+			return
+		}
+		if names[*token] == 0 {
+			next++
+			names[*token] = next
+		}
+		*token = names[*token]
+	}
+	for p := range w.flights {
+		for i := range w.flights[p] {
+			name(&w.flights[p][i].token)
+		}
+	}
+	name(&w.lease)
+	for i := range w.orphans {
+		name(&w.orphans[i].token)
+	}
+}

@@ -1,0 +1,490 @@
+package lease_test
+
+import (
+	"fmt"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+)
+
+// rules is what the model leaves to others: the decisions, which are the cache's
+// own, and what Redis does, so that a test can do without one rule.
+type rules struct {
+	onAcquire func(c *lease.Course, held, usable, failed bool)
+	onLoad    func(c *lease.Course, storable bool)
+	onSettle  func(c *lease.Course, kept, failed bool)
+	before    func(f *flying) int8 // whom finish serves, as in load.go
+
+	settling         verb // what is called before a fill or release is sent: leave
+	marksLate        bool // the acquire's mark is taken when it is answered: no
+	fillsAnyway      bool // without the lease: no
+	keepsLease       bool // Invalidate deletes the entry alone: no
+	entryBeforeLease bool // Invalidate deletes the two one after the other: no
+	waitsForever     bool // for the process that holds the lease: no
+}
+
+func realRules() rules {
+	return rules{
+		onAcquire: (*lease.Course).OnAcquire,
+		onLoad:    (*lease.Course).OnLoad,
+		onSettle:  (*lease.Course).OnSettle,
+		before: func(f *flying) int8 {
+			if f.Audience == lease.BeforeSend {
+				return f.sent
+			}
+			return f.began
+		},
+		settling: leave,
+	}
+}
+
+// action is one step that one actor takes. Between two steps an actor does only
+// what nobody else can notice, so it may as well be done at the later one.
+type action struct {
+	kind actionKind
+	p, i uint8 // the process and its flight, or else who of several
+}
+
+type actionKind uint8
+
+const (
+	callerGoesOn actionKind = iota
+	writerGoesOn
+	flightGoesOn
+	flightStopsWaiting // LeaseWait is over
+	// What follows befalls the actors: it may never happen.
+	flightLoadsUnstorable
+	callerLosesAnswer
+	flightLosesAnswer
+	orphanArrives
+	leaseExpires
+	entryExpires
+	processCrashes
+)
+
+// befalls reports whether the step is something that befalls the actors.
+func (k actionKind) befalls() bool { return k > flightStopsWaiting }
+
+// actions are all that there can be.
+func actions() []action {
+	var all []action
+	for i := range uint8(callers) {
+		all = append(all, action{kind: callerGoesOn, i: i}, action{kind: callerLosesAnswer, i: i})
+	}
+	for i := range uint8(writers) {
+		all = append(all, action{kind: writerGoesOn, i: i})
+	}
+	for p := range uint8(processes) {
+		for i := range uint8(maxFlying) {
+			for _, k := range []actionKind{flightGoesOn, flightStopsWaiting, flightLoadsUnstorable, flightLosesAnswer} {
+				all = append(all, action{k, p, i})
+			}
+		}
+	}
+	for i := range uint8(maxOrphans) {
+		all = append(all, action{kind: orphanArrives, i: i})
+	}
+	return append(all, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes})
+}
+
+// model is a scenario and the rules that it is played by.
+type model struct {
+	rules
+	scenario
+	group     *conformance
+	violation promise // by the last step
+	detail    string
+}
+
+// promise is what must hold.
+type promise string
+
+const (
+	nothing     promise = ""
+	neverStale  promise = "a Get that starts after Invalidate has returned gets nothing loaded before"
+	ownersFill  promise = "a fill is accepted only of the flight whose lease has not been lost"
+	oneOwner    promise = "one flight at most holds the lease"
+	neverStuck  promise = "somebody can go on until all have what they want"
+	neverCircle promise = "nothing goes on for ever"
+)
+
+// step takes a in w, and reports whether that is possible there.
+func (m *model) step(w *world, a action) bool {
+	possible := false
+	switch a.kind {
+	case callerGoesOn:
+		possible = m.stepCaller(w, a.i)
+	case writerGoesOn:
+		possible = m.stepWriter(w, a.i)
+	case flightGoesOn:
+		possible = m.stepFlight(w, a.p, a.i, false)
+	case flightStopsWaiting:
+		possible = m.stepFlight(w, a.p, a.i, true)
+	case flightLoadsUnstorable:
+		f := &w.flights[a.p][a.i]
+		if possible = f.at == loaded && f.Held && spend(&w.unstorable); possible {
+			m.endLoad(w, a.p, a.i, false)
+		}
+	case callerLosesAnswer:
+		if c := &w.callers[a.i]; c.at == notStarted && spend(&w.lostAnswers) {
+			c.at, c.floor, possible = missedBlindly, w.covered, true
+		}
+	case flightLosesAnswer:
+		possible = m.loseAnswer(w, a.p, a.i)
+	case orphanArrives:
+		if c := w.orphans[a.i]; c.kind != none {
+			w.orphans[a.i] = command{}
+			w.apply(c)
+			possible = true
+		}
+	case leaseExpires:
+		if possible = w.lease != 0 && spend(&w.leaseExpiries); possible {
+			w.setLease(0)
+		}
+	case entryExpires:
+		if possible = w.entry != 0 && spend(&w.entryExpiries); possible {
+			w.entry = 0
+		}
+	case processCrashes:
+		if possible = m.hurts(w) && spend(&w.crashes); possible {
+			m.crash(w)
+		}
+	}
+	if possible {
+		w.tidy()
+		m.checkOwners(w)
+	}
+	return possible
+}
+
+func spend(budget *uint8) bool {
+	if *budget == 0 {
+		return false
+	}
+	*budget--
+	return true
+}
+
+// stepCaller is Get: look up, then join a flight. A caller starts as late as it
+// can, at the moment that Redis does its GET: starting earlier would only lower
+// what it may expect.
+func (m *model) stepCaller(w *world, i uint8) bool {
+	c := &w.callers[i]
+	switch c.at {
+	case notStarted:
+		c.floor = w.covered
+		c.at = missed
+		if w.entry != 0 {
+			m.serve(w, i, w.entry)
+		}
+	case missed, missedBlindly:
+		p := m.callerIn(int(i))
+		answer := m.group.do(&w.seatings[p], operation{verb: join, who: int8(i)})
+		m.board(w, p, answer, c.at == missedBlindly)
+		c.at = seated
+	default:
+		return false
+	}
+	return true
+}
+
+func (m *model) serve(w *world, i uint8, version uint8) {
+	c := &w.callers[i]
+	if version < c.floor {
+		m.violation = neverStale
+		m.detail = fmt.Sprintf("caller %d gets version %d, and %d was invalidated before it started", i+1, version, c.floor-1)
+	}
+	*c = caller{at: served}
+}
+
+// board gives a flight that was just opened its course.
+func (m *model) board(w *world, p uint8, a answer, alone bool) {
+	if a.opened == nobody {
+		return
+	}
+	f := flying{at: boarding, token: w.newToken()}
+	if alone {
+		f.Course = lease.Alone()
+	}
+	w.flights[p][a.opened] = f
+}
+
+// stepWriter writes to the database, and then calls Invalidate or Set.
+func (m *model) stepWriter(w *world, i uint8) bool {
+	wr := &w.writers[i]
+	switch wr.at {
+	case idle:
+		if m.oneByOne && i > 0 && !w.writers[i-1].done() {
+			return false
+		}
+		w.db++
+		wr.at, wr.version = wrote, w.db
+	case wrote:
+		switch {
+		case m.sets == int(i)+1:
+			w.entry = wr.version
+			w.setLease(0)
+		case m.entryBeforeLease:
+			w.entry, wr.at = 0, halfDeleted
+			return true
+		default:
+			w.entry = 0
+			if !m.keepsLease {
+				w.setLease(0)
+			}
+		}
+		wr.at = deleted
+	case halfDeleted:
+		w.setLease(0)
+		wr.at = deleted
+	case deleted:
+		m.group.do(&w.seatings[m.writerIn(int(i))], operation{verb: forget})
+		w.covered = max(w.covered, wr.version)
+		*wr = writer{at: returned}
+	default:
+		return false
+	}
+	return true
+}
+
+// stepFlight is the run of load.go. over says that LeaseWait has passed.
+func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
+	f := &w.flights[p][i]
+	if over && (m.waitsForever || f.at != replied || f.Step != lease.Acquire) {
+		return false // only a waiter minds
+	}
+	switch f.at {
+	case landed:
+		return false
+	case boarding:
+		m.proceed(w, p, i)
+	case sent:
+		m.arrive(w, f)
+	case halfway:
+		// A client that lost the answer asks again: then the lease is its own.
+		f.good = f.good || w.lease == f.token
+		f.version, f.at = w.entry, replied
+	case replied:
+		return m.digest(w, p, i, over)
+	case loading:
+		f.version, f.at = w.db, loaded
+	case loaded:
+		m.endLoad(w, p, i, true)
+	}
+	return true
+}
+
+// arrive is the moment at which Redis does what f has sent.
+func (m *model) arrive(w *world, f *flying) {
+	f.at = replied
+	switch f.Step {
+	case lease.Acquire:
+		// A pipeline is not atomic: others may come between SET NX and GET.
+		f.at = halfway
+		if w.lease == 0 {
+			w.setLease(f.token)
+			f.good, f.owns = true, true
+		}
+	case lease.Fill:
+		owned := f.owns
+		f.good = w.apply(command{fillCmd, f.token, f.version})
+		if !f.good && m.fillsAnyway {
+			w.entry, f.good = f.version, true
+		}
+		if f.good && !owned {
+			m.violation = ownersFill
+		}
+	case lease.Release:
+		f.good = w.apply(command{kind: releaseCmd, token: f.token})
+	}
+}
+
+// apply is the moment at which Redis does c. It reports what a script returns.
+func (w *world) apply(c command) bool {
+	switch c.kind {
+	case acquireCmd:
+		if w.lease == 0 {
+			w.setLease(c.token)
+		}
+		return false
+	case unlinkCmd:
+		w.entry = 0
+		w.setLease(0)
+		return false
+	}
+	if w.lease != c.token {
+		return false
+	}
+	if c.kind == fillCmd {
+		w.entry = c.version
+	}
+	w.setLease(0)
+	return true
+}
+
+// digest goes on after an answer.
+func (m *model) digest(w *world, p, i uint8, over bool) bool {
+	f := &w.flights[p][i]
+	if f.Step != lease.Acquire {
+		m.onSettle(&f.Course, f.good, false)
+		m.proceed(w, p, i)
+		return true
+	}
+	if m.marksLate {
+		f.sent = m.mark(w, p, i)
+	}
+	m.onAcquire(&f.Course, f.good, f.version != 0, false)
+	if waits := f.Step == lease.Wait; waits {
+		if !over && f.polls == m.polls {
+			return false
+		}
+		f.OnWait(over)
+		f.polls++
+	} else if over {
+		return false
+	}
+	m.proceed(w, p, i)
+	return true
+}
+
+func (m *model) mark(w *world, p, i uint8) int8 {
+	return m.group.do(&w.seatings[p], operation{verb: mark, who: int8(i)}).mark
+}
+
+// proceed begins the step that the course has come to.
+func (m *model) proceed(w *world, p, i uint8) {
+	f := &w.flights[p][i]
+	f.good = false
+	switch f.Step {
+	case lease.Acquire:
+		f.at = sent
+		if !m.marksLate {
+			f.sent = m.mark(w, p, i)
+		}
+	case lease.Load:
+		f.at, f.began = loading, m.mark(w, p, i)
+	case lease.Fill, lease.Release:
+		f.at = sent
+		f.sent = m.group.do(&w.seatings[p], operation{verb: m.settling, who: int8(i)}).mark
+	case lease.Finish:
+		m.finish(w, p, i)
+	}
+}
+
+func (m *model) endLoad(w *world, p, i uint8, storable bool) {
+	f := &w.flights[p][i]
+	m.onLoad(&f.Course, storable)
+	if f.Down {
+		f.Step = lease.Finish // a renewal failed
+	}
+	m.proceed(w, p, i)
+}
+
+func (m *model) finish(w *world, p, i uint8) {
+	f := w.flights[p][i]
+	w.flights[p][i] = flying{}
+	before := m.before(&f)
+	a := m.group.do(&w.seatings[p], operation{finish, int8(i), before})
+	for c, given := range a.given {
+		if given {
+			m.serve(w, uint8(c), f.version)
+		}
+	}
+	if f.Held || f.Down && f.sent > 0 {
+		w.orphan(command{kind: releaseCmd, token: f.token})
+	}
+	m.board(w, p, a, f.Down)
+}
+
+// loseAnswer is a timeout. What was sent may still arrive.
+func (m *model) loseAnswer(w *world, p, i uint8) bool {
+	f := &w.flights[p][i]
+	underway := f.at == sent || f.at == halfway || f.at == replied
+	renewing := f.at == loading && f.Held && !f.Down
+	if !(underway || renewing) || !spend(&w.lostAnswers) {
+		return false
+	}
+	if renewing {
+		f.Down = true
+		return true
+	}
+	w.strand(f)
+	if f.Step == lease.Acquire {
+		f.version = 0
+		m.onAcquire(&f.Course, false, false, true)
+	} else {
+		m.onSettle(&f.Course, false, true)
+	}
+	m.proceed(w, p, i)
+	return true
+}
+
+// strand leaves what f has sent to itself.
+func (w *world) strand(f *flying) {
+	if f.at != sent {
+		return
+	}
+	switch f.Step {
+	case lease.Acquire:
+		w.orphan(command{kind: acquireCmd, token: f.token})
+	case lease.Fill:
+		w.orphan(command{fillCmd, f.token, f.version})
+	case lease.Release:
+		w.orphan(command{kind: releaseCmd, token: f.token})
+	}
+}
+
+// hurts reports whether a crash would still end anything.
+func (m *model) hurts(w *world) bool {
+	for i, c := range w.callers {
+		if !c.done() && m.callerIn(i) == crasher {
+			return true
+		}
+	}
+	for i, wr := range w.writers {
+		if !wr.done() && m.writerIn(i) == crasher {
+			return true
+		}
+	}
+	return false
+}
+
+// crash is the end of a process. What it has sent may still arrive.
+func (m *model) crash(w *world) {
+	for i := range w.flights[crasher] {
+		w.strand(&w.flights[crasher][i])
+	}
+	w.flights[crasher] = [maxFlying]flying{}
+	w.seatings[crasher] = seating{}
+	for i, c := range w.callers {
+		if !c.done() && m.callerIn(i) == crasher {
+			w.callers[i] = caller{at: vanished}
+		}
+	}
+	for i, wr := range w.writers {
+		if wr.done() || m.writerIn(i) != crasher {
+			continue
+		}
+		if wr.at == wrote {
+			w.orphan(command{kind: unlinkCmd})
+		}
+		w.writers[i] = writer{at: crashed}
+	}
+}
+
+func (m *model) checkOwners(w *world) {
+	owners := 0
+	for _, fs := range w.flights {
+		for _, f := range fs {
+			if !f.owns {
+				continue
+			}
+			owners++
+			if f.token != w.lease {
+				m.violation = oneOwner
+			}
+		}
+	}
+	if owners > 1 {
+		m.violation = oneOwner
+	}
+}

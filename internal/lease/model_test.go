@@ -1,0 +1,147 @@
+package lease_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+)
+
+// These tests drive the decisions of the cache (Course, and the Group that says who
+// may share a result) through every interleaving of a small world: processes that
+// Get one key while others change it, a Redis, a database, and what goes wrong
+// between them. What is checked in every state:
+//
+//   - A Get that starts after an Invalidate has returned gets nothing that was
+//     loaded before the write which that Invalidate followed.
+//   - A fill is accepted only of the one flight whose lease has not been lost.
+//   - Somebody can go on, whatever does not happen, until all have what they want.
+//
+// An actor moves in steps: a command is sent, Redis does it, the answer arrives; a
+// load begins, reads the database, ends. Any other actor may come in between.
+// Callers do not give up here, nothing becomes stale by age, and there is one key.
+
+func TestEveryInterleavingIsCoherent(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		scenario
+	}{
+		{"a lease expires", scenario{callers: "AAB", writers: "B", polls: 1, leaseExpiries: 1}},
+		{"an entry expires", scenario{callers: "AAB", writers: "B", leaseExpiries: 1, entryExpiries: 1}},
+		{"a process crashes", scenario{callers: "AAB", writers: "A", polls: 1, leaseExpiries: 1, crashes: 1}},
+		{"a writer crashes", scenario{callers: "AAB", writers: "B", leaseExpiries: 1, crashes: 1}},
+		{"an answer is lost", scenario{callers: "AAB", writers: "B", lostAnswers: 1}},
+		{"two answers are lost", scenario{callers: "AB", writers: "B", leaseExpiries: 1, lostAnswers: 2, crashes: 1}},
+		{"a value cannot be stored", scenario{callers: "AAB", writers: "B", leaseExpiries: 1, unstorable: 1}},
+		{"two processes write", scenario{callers: "AB", writers: "AB", polls: 1, leaseExpiries: 2, crashes: 1}},
+		{"one sets, one invalidates", scenario{callers: "AB", writers: "AB", sets: 1, oneByOne: true, leaseExpiries: 2}},
+		{"one invalidates, one sets", scenario{callers: "AB", writers: "AB", sets: 2, oneByOne: true, leaseExpiries: 2}},
+		{"everything at once", scenario{callers: "AAB", writers: "AB", leaseExpiries: 1, crashes: 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.name == "everything at once" && (testing.Short() || underRace) {
+				t.Skip("takes seconds, and the scenarios above have its parts")
+			}
+			requireCoherent(t, c.scenario)
+		})
+	}
+}
+
+func requireCoherent(t *testing.T, s scenario) {
+	m := &model{rules: realRules(), scenario: s, group: newConformance(t)}
+	e := newExplorer(m)
+	ways, ok := e.explore()
+	if !ok {
+		schedule, broken := e.schedule, e.violation
+		if shorter, found := m.shortest(broken); found {
+			schedule = shorter
+		}
+		story := m.narrate(schedule)
+		t.Fatalf("broken: %s; %s\n%s", broken, m.detail, story)
+	}
+	t.Logf("%d states, %d steps between them, %v interleavings, none longer than %d steps",
+		len(e.ways), e.steps, ways, e.longest)
+	t.Logf("%d calls of a flight.Group, each done by a real one", len(m.group.tried))
+}
+
+// What is merged must make no difference: then there are as many interleavings.
+func TestMergingStatesLosesNoInterleaving(t *testing.T) {
+	for _, s := range []scenario{
+		{callers: "AA", writers: "AB"},
+		{callers: "AB", writers: "A", polls: 1, leaseExpiries: 1, crashes: 1},
+		{callers: "AA", writers: "A", lostAnswers: 1, unstorable: 1},
+	} {
+		merged := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
+		plain := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
+		plain.plain = true
+		got, ok := merged.explore()
+		require.True(t, ok)
+		want, ok := plain.explore()
+		require.True(t, ok)
+		require.Equal(t, want, got, "%+v", s)
+		require.Less(t, len(merged.ways), len(plain.ways))
+		t.Logf("%v interleavings of %d states, or of %d when merged", got, len(plain.ways), len(merged.ways))
+	}
+}
+
+// Each rule of the protocol is left out once: then the search must find a schedule
+// that breaks a promise. So it can find one, and the rule is needed.
+func TestEveryHalfOfTheProtocolIsNeeded(t *testing.T) {
+	one := scenario{callers: "AA", writers: "B"}
+	two := scenario{callers: "AAB", writers: "B"} // processes that load
+	for _, c := range []struct {
+		rule string
+		in   scenario
+		out  promise
+		omit func(r *rules)
+	}{
+		{"a found entry is for those who joined before it was asked for", two, neverStale,
+			serveAll(func(f *flying) bool { return f.Audience == lease.BeforeSend && f.began == 0 })},
+		{"the mark is taken before the acquire is sent", two, neverStale,
+			func(r *rules) { r.marksLate = true }},
+		{"a load without the lease is for those who joined before it", two, neverStale,
+			serveAll(func(f *flying) bool { return f.at == loaded })},
+		{"an accepted fill is for those who joined before it was sent", one, neverStale,
+			func(r *rules) {
+				r.settling = mark // Leave alone keeps the others out
+				serveAll(func(f *flying) bool { return f.Audience == lease.BeforeSend })(r)
+			}},
+		{"a refused fill is for those who joined before the load", one, neverStale,
+			func(r *rules) {
+				r.onSettle = func(c *lease.Course, _, failed bool) { c.OnSettle(true, failed) }
+			}},
+		{"so is a fill of unknown fate", scenario{callers: "AA", writers: "B", lostAnswers: 1}, neverStale,
+			func(r *rules) {
+				r.onSettle = func(c *lease.Course, kept, failed bool) { c.OnSettle(kept || failed, failed) }
+			}},
+		{"a fill needs the lease", one, neverStale, func(r *rules) { r.fillsAnyway = true }},
+		{"a fill needs its own lease", one, ownersFill, func(r *rules) { r.fillsAnyway = true }},
+		{"Invalidate deletes the lease", one, neverStale, func(r *rules) { r.keepsLease = true }},
+		{"Invalidate deletes entry and lease at once", one, neverStale, func(r *rules) { r.entryBeforeLease = true }},
+		{"waiting ends", scenario{callers: "AB", writers: "A", crashes: 1}, neverStuck,
+			func(r *rules) { r.waitsForever = true }},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			m := &model{rules: realRules(), scenario: c.in, group: newConformance(t)}
+			c.omit(&m.rules)
+			schedule, found := m.shortest(c.out)
+			require.True(t, found, "the rule is not needed, or the search is blind")
+			story := m.narrate(schedule)
+			t.Logf("broken: %s; %s\n%s", c.out, m.detail, story)
+		})
+	}
+}
+
+// serveAll gives the result to everyone who has joined, in some cases.
+func serveAll(when func(f *flying) bool) func(r *rules) {
+	return func(r *rules) {
+		before := r.before
+		r.before = func(f *flying) int8 {
+			if when(f) {
+				return everyone
+			}
+			return before(f)
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package lease_test
+
+import (
+	"slices"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+)
+
+const (
+	processes = 2
+	writers   = 2
+	crasher   = 1 // the process that may crash
+)
+
+// world is one state of everything that matters to one key: the database, Redis,
+// the processes and what is under way between them. It is a plain value, so that
+// it can be copied, and compared with those that were seen.
+type world struct {
+	db      uint8 // versions count from one; zero is none
+	covered uint8 // the newest write whose invalidation has returned
+	entry   uint8 // in Redis: the version stored
+	lease   uint8 // in Redis: the token stored
+
+	callers  [callers]caller
+	writers  [writers]writer
+	seatings [processes]seating
+	flights  [processes][maxFlying]flying
+	orphans  [maxOrphans]command
+
+	// What may still go wrong.
+	leaseExpiries, entryExpiries, lostAnswers, unstorable, crashes uint8
+}
+
+// caller is one call of Get.
+type caller struct {
+	at    callerStage
+	floor uint8 // the oldest version that it may return
+}
+
+type callerStage uint8
+
+const (
+	notStarted callerStage = iota
+	missed
+	missedBlindly // its GET failed
+	seated
+	served
+	vanished // in the crash
+)
+
+// writer is one change of the database and the Invalidate or Set that follows it.
+type writer struct {
+	at      writerStage
+	version uint8
+}
+
+type writerStage uint8
+
+const (
+	idle        writerStage = iota
+	wrote                   // the database has it, Redis does not know yet
+	halfDeleted             // of an Invalidate that is not atomic
+	deleted                 // Redis has done it, the call has not returned
+	returned
+	crashed
+)
+
+// flying is the course of one flight: what a run of load.go knows.
+type flying struct {
+	lease.Course
+	at          flightStage
+	token       uint8
+	owns        bool // of the checks, not of the course: Redis holds its lease
+	good        bool // the answer: the lease was acquired, or the fill or release accepted
+	version     uint8
+	polls       int8
+	sent, began int8 // marks
+}
+
+type flightStage uint8
+
+const (
+	landed   flightStage = iota // there is no such flight
+	boarding                    // it has done nothing yet
+	sent                        // its command has not reached Redis
+	halfway                     // of an acquire: SET NX has been done, GET has not
+	replied                     // Redis has done it, the answer is under way
+	loading                     // the loader has been called, and has not read the database
+	loaded                      // it has, and has not returned
+)
+
+// command is one on its way to Redis whose answer nobody waits for.
+type command struct {
+	kind    kind
+	token   uint8
+	version uint8
+}
+
+const maxOrphans = 6
+
+type kind uint8
+
+const (
+	none kind = iota
+	acquireCmd
+	fillCmd
+	releaseCmd
+	unlinkCmd
+)
+
+func (c caller) done() bool { return c.at == served || c.at == vanished }
+func (w writer) done() bool { return w.at == returned || w.at == crashed }
+
+// over reports whether nobody waits for anything any more.
+func (w *world) over() bool {
+	for _, c := range w.callers {
+		if !c.done() {
+			return false
+		}
+	}
+	for _, wr := range w.writers {
+		if !wr.done() {
+			return false
+		}
+	}
+	return true
+}
+
+// setLease makes token the lease, or none. Whoever had the lease has lost it.
+func (w *world) setLease(token uint8) {
+	for p := range w.flights {
+		for i := range w.flights[p] {
+			w.flights[p][i].owns = false
+		}
+	}
+	w.lease = token
+}
+
+// newToken returns a token that nothing knows of any more.
+func (w *world) newToken() uint8 {
+	for token := uint8(1); ; token++ {
+		used := token == w.lease
+		for _, c := range w.orphans {
+			used = used || c.token == token
+		}
+		for _, fs := range w.flights {
+			for _, f := range fs {
+				used = used || f.token == token
+			}
+		}
+		if !used {
+			return token
+		}
+	}
+}
+
+// orphan leaves c to itself: it may be done at any time, or never.
+func (w *world) orphan(c command) {
+	i := slices.IndexFunc(w.orphans[:], func(o command) bool { return o.kind == none })
+	w.orphans[i] = c
+}
+
+// tidy forgets the orphans that can do nothing any more, and puts the others in
+// order: so that worlds which differ in nothing that matters are one.
+func (w *world) tidy() {
+	for i, c := range w.orphans {
+		harmless := c.token != w.lease && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
+			return o.kind == acquireCmd && o.token == c.token
+		})
+		if (c.kind == fillCmd || c.kind == releaseCmd) && harmless {
+			w.orphans[i] = command{}
+		}
+	}
+	slices.SortFunc(w.orphans[:], func(a, b command) int { return b.order() - a.order() })
+}
+
+func (c command) order() int { return int(c.kind)<<16 | int(c.token)<<8 | int(c.version) }
