@@ -1,0 +1,173 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+func TestAFullRedisIsAnError(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t).Client()
+	s := lease.NewStore(&direct{client: client})
+	ctx := t.Context()
+	require.NoError(t, s.Steal(ctx, key, "token", ttl))
+	require.NoError(t, client.ConfigSet(ctx, "maxmemory", "1").Err())
+	for name, err := range map[string]error{
+		"acquire": second(s.Acquire(ctx, "another", "token", ttl)),
+		"steal":   s.Steal(ctx, key, "thief", ttl),
+		"fill":    second(s.Fill(ctx, key, "token", []byte("entry"), ttl)),
+		"set":     s.Set(ctx, key, []byte("entry"), ttl),
+		"put":     s.Put(ctx, key, []byte("entry"), ttl),
+	} {
+		require.Error(t, err, name)
+		require.True(t, redis.HasErrorPrefix(err, "OOM"), "%s: %v", name, err)
+	}
+	kept, err := s.Release(ctx, key, "token")
+	require.NoError(t, err, "giving back needs no room")
+	require.True(t, kept, "what failed has left the lease alone")
+	left, err := s.Invalidate(ctx, key)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func second[T any](_ T, err error) error { return err }
+
+var errLost = errors.New("connection lost")
+
+// calls are the methods that make one round trip, or two when Redis does not know the script.
+var calls = map[string]struct {
+	script bool
+	run    func(context.Context, *lease.Store) (any, error)
+}{
+	"acquire": {false, func(ctx context.Context, s *lease.Store) (any, error) { return s.Acquire(ctx, key, "token", ttl) }},
+	"steal":   {false, func(ctx context.Context, s *lease.Store) (any, error) { return nil, s.Steal(ctx, key, "token", ttl) }},
+	"fill": {true, func(ctx context.Context, s *lease.Store) (any, error) {
+		return s.Fill(ctx, key, "token", []byte("entry"), ttl)
+	}},
+	"renew":   {true, func(ctx context.Context, s *lease.Store) (any, error) { return s.Renew(ctx, key, "token", ttl) }},
+	"release": {true, func(ctx context.Context, s *lease.Store) (any, error) { return s.Release(ctx, key, "token") }},
+	"set": {true, func(ctx context.Context, s *lease.Store) (any, error) {
+		return nil, s.Set(ctx, key, []byte("entry"), ttl)
+	}},
+	"set without lease": {false, func(ctx context.Context, s *lease.Store) (any, error) {
+		return nil, s.Set(ctx, "{"+key, []byte("entry"), ttl)
+	}},
+	"put": {false, func(ctx context.Context, s *lease.Store) (any, error) {
+		return nil, s.Put(ctx, key, []byte("entry"), ttl)
+	}},
+	"invalidate": {false, func(ctx context.Context, s *lease.Store) (any, error) {
+		_, err := s.Invalidate(ctx, key)
+		return nil, err
+	}},
+}
+
+// requireNothing says that no result comes with an error.
+func requireNothing(t *testing.T, result any) {
+	t.Helper()
+	require.Contains(t, []any{nil, false, lease.Acquired{}}, result)
+}
+
+func TestAFailedRoundTripIsTheErrorOfTheCall(t *testing.T) {
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			wire := &direct{fail: func(int) error { return errLost }}
+			result, err := call.run(t.Context(), lease.NewStore(wire))
+			require.ErrorIs(t, err, errLost)
+			requireNothing(t, result)
+			require.Len(t, wire.sent, 1)
+		})
+	}
+}
+
+func TestAnErrorThatRedisAnswersWithIsTheErrorOfTheCall(t *testing.T) {
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			wire := &direct{spoil: func(cmd redis.Cmder) { cmd.SetErr(errLost) }}
+			result, err := call.run(t.Context(), lease.NewStore(wire))
+			require.ErrorIs(t, err, errLost)
+			requireNothing(t, result)
+			require.Len(t, wire.sent, 1)
+		})
+	}
+}
+
+// noScript is the answer of a Redis that does not know a script.
+type noScript struct{}
+
+func (noScript) Error() string { return "NOSCRIPT No matching script. Please use EVAL." }
+func (noScript) RedisError()   {}
+
+func TestAScriptThatCannotBeTaughtIsAnError(t *testing.T) {
+	for name, call := range calls {
+		if !call.script {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
+			wire := &direct{
+				spoil: func(cmd redis.Cmder) { cmd.SetErr(noScript{}) },
+				fail: func(call int) error {
+					if call == 1 {
+						return errLost
+					}
+					return nil
+				},
+			}
+			result, err := call.run(t.Context(), lease.NewStore(wire))
+			require.ErrorIs(t, err, errLost)
+			requireNothing(t, result)
+			require.Len(t, wire.sent, 2)
+		})
+	}
+}
+
+func TestTTLsAreWholeMillisecondsAndAtLeastOne(t *testing.T) {
+	for given, want := range map[time.Duration]int64{
+		1:                                1,
+		time.Millisecond - 1:             1,
+		time.Millisecond:                 1,
+		1999 * time.Microsecond:          1,
+		2 * time.Millisecond:             2,
+		time.Hour + 999*time.Microsecond: time.Hour.Milliseconds(),
+		100 * 365 * 24 * time.Hour:       (100 * 365 * 24 * time.Hour).Milliseconds(),
+		0:                                0,
+		-time.Second:                     0,
+	} {
+		t.Run(given.String(), func(t *testing.T) {
+			wire := &direct{}
+			s := lease.NewStore(wire)
+			ctx := t.Context()
+			_, err := s.Acquire(ctx, key, "token", given)
+			require.NoError(t, err)
+			require.Equal(t, []any{"set", own, "token", "nx", "px", want}, wire.sent[0][0].Args())
+
+			require.NoError(t, s.Put(ctx, key, []byte("entry"), given))
+			if want == 0 {
+				require.Equal(t, []any{"set", key, []byte("entry")}, wire.last())
+			} else {
+				require.Equal(t, []any{"set", key, []byte("entry"), "px", want}, wire.last())
+			}
+			_, _ = s.Fill(ctx, key, "token", []byte("entry"), given) // there is no reply to read a number from
+			require.Equal(t, want, lastInt(t, wire))
+			_ = s.Set(ctx, key, []byte("entry"), given)
+			require.Equal(t, want, lastInt(t, wire))
+			_, _ = s.Renew(ctx, key, "token", given)
+			require.Equal(t, want, lastInt(t, wire))
+		})
+	}
+}
+
+func lastInt(t *testing.T, wire *direct) int64 {
+	t.Helper()
+	args := wire.last()
+	n, ok := args[len(args)-1].(int64)
+	require.True(t, ok, "%v", args)
+	return n
+}

@@ -1,0 +1,245 @@
+package lease_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+func manyKeys(n int) []string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprint("app:user:", i)
+	}
+	return keys
+}
+
+// putAll stores an entry and a lease at each of keys.
+func (r *rig) putAll(t *testing.T, keys []string) {
+	t.Helper()
+	_, err := r.redis.Pipelined(r.ctx(), func(p redis.Pipeliner) error {
+		for _, key := range keys {
+			p.Set(r.ctx(), key, "entry", ttl)
+			p.Set(r.ctx(), "{"+key+"}:lease", "token", ttl)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+// present are those of keys that have an entry, and those whose lease is there.
+func (r *rig) present(t *testing.T, keys []string) (entries, leases []string) {
+	t.Helper()
+	for _, key := range keys {
+		n, err := r.redis.Exists(r.ctx(), key).Result()
+		require.NoError(t, err)
+		if n > 0 {
+			entries = append(entries, key)
+		}
+		n, err = r.redis.Exists(r.ctx(), "{"+key+"}:lease").Result()
+		require.NoError(t, err)
+		if n > 0 {
+			leases = append(leases, key)
+		}
+	}
+	return entries, leases
+}
+
+func TestInvalidateDeletesEntriesAndLeases(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for n, trips := range map[int][]int{0: nil, 1: {1}, 200: {200}, 201: {200, 1}, 450: {200, 200, 50}} {
+			t.Run(fmt.Sprint(n), func(t *testing.T) {
+				r.reset(t)
+				keys := manyKeys(n)
+				r.putAll(t, keys)
+				r.put(t, "other", "entry", ttl)
+
+				left, err := r.Invalidate(r.ctx(), keys...)
+				require.NoError(t, err)
+				require.Empty(t, left)
+				size, err := r.redis.DBSize(r.ctx()).Result()
+				require.NoError(t, err)
+				require.EqualValues(t, 1, size, "only the other is there")
+
+				var sizes []int
+				for _, cmds := range r.wire.sent {
+					sizes = append(sizes, len(cmds))
+				}
+				require.Equal(t, trips, sizes, "commands in each round trip")
+				require.Equal(t, len(trips), r.wire.forced, "it is tried even while Redis is thought to be down")
+			})
+		}
+	})
+}
+
+func TestInvalidateRefusesTheFillOfAnOlderLoad(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		got, err := r.Acquire(r.ctx(), key, "token", ttl)
+		require.NoError(t, err)
+		require.True(t, got.Held)
+		_, err = r.Invalidate(r.ctx(), key)
+		require.NoError(t, err)
+
+		kept, err := r.Renew(r.ctx(), key, "token", ttl)
+		require.NoError(t, err)
+		require.False(t, kept)
+		kept, err = r.Fill(r.ctx(), key, "token", []byte("older"), ttl)
+		require.NoError(t, err)
+		require.False(t, kept)
+		r.requireGone(t, key, own)
+	})
+}
+
+func TestInvalidateDeletesKeysThatHaveNoLease(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		r.put(t, "a{b}c", "entry", ttl)
+		left, err := r.Invalidate(r.ctx(), "a{b}c")
+		require.NoError(t, err)
+		require.Empty(t, left)
+		r.requireGone(t, "a{b}c")
+		require.Equal(t, []any{"unlink", "a{b}c"}, r.wire.last())
+	})
+}
+
+func TestInvalidateSaysWhatIsLeftWhenRedisFailsPartWay(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		keys := manyKeys(650)
+		r.putAll(t, keys)
+		r.wire.fail = func(call int) error {
+			if call == 1 {
+				return errLost
+			}
+			return nil
+		}
+		left, err := r.Invalidate(r.ctx(), keys...)
+		require.ErrorIs(t, err, errLost)
+		require.Equal(t, keys[200:], left)
+		require.Len(t, r.wire.sent, 2, "the rest is not tried")
+		entries, leases := r.present(t, keys)
+		require.Equal(t, keys[200:], entries)
+		require.Equal(t, keys[200:], leases)
+	})
+}
+
+func TestInvalidateSaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
+	refusal := errors.New("NOPERM No permissions to access a key")
+	keys := manyKeys(450)
+	wire := &direct{spoil: func(cmd redis.Cmder) {
+		if args := cmd.Args(); args[1] == keys[3] || args[1] == keys[201] {
+			cmd.SetErr(refusal)
+		}
+	}}
+	left, err := lease.NewStore(wire).Invalidate(t.Context(), keys...)
+	require.ErrorIs(t, err, refusal)
+	require.Equal(t, []string{keys[3], keys[201]}, left)
+	require.Len(t, wire.sent, 3, "the rest is tried")
+
+	wire.sent, wire.fail = nil, func(call int) error {
+		if call == 1 {
+			return errLost
+		}
+		return nil
+	}
+	left, err = lease.NewStore(wire).Invalidate(t.Context(), keys...)
+	require.ErrorIs(t, err, errLost)
+	require.Equal(t, append([]string{keys[3]}, keys[200:]...), left)
+	require.Len(t, keys, 450)
+	require.Equal(t, manyKeys(450), keys, "the caller's slice is the caller's")
+}
+
+func TestKeysErrorNamesKeysAndWrapsTheCause(t *testing.T) {
+	for n, want := range map[int]string{
+		1:  "app:user:0: connection lost",
+		3:  "app:user:0, app:user:1, app:user:2: connection lost",
+		10: strings.Join(manyKeys(10), ", ") + ": connection lost",
+		11: strings.Join(manyKeys(10), ", ") + " and 1 more: connection lost",
+		42: strings.Join(manyKeys(10), ", ") + " and 32 more: connection lost",
+	} {
+		err := lease.KeysError(manyKeys(n), errLost)
+		require.EqualError(t, err, want)
+		require.ErrorIs(t, err, errLost)
+	}
+}
+
+func TestTokensAreUnique(t *testing.T) {
+	const n = 10_000
+	seen := make(map[string]bool, n)
+	for range n {
+		token := lease.NewToken()
+		require.GreaterOrEqual(t, len(token), 16)
+		require.False(t, seen[token])
+		seen[token] = true
+	}
+}
+
+// keysOfAllKinds are such as wrappers and callers with raw keys make.
+func keysOfAllKinds() []string {
+	keys := append(manyKeys(50), "k", "a:b:c", "%7Bescaped%7D", "with space", "line\r\n", "\x00\xff", "äöü", ":lease",
+		strings.Repeat("long", 1000))
+	return append(keys, "{", "}", "{}", "a{b}c", "{a}b", "a}b", "a{b", "{a}{b}", "}{")
+}
+
+func TestALeaseIsInTheSlotOfItsEntryOrThereIsNone(t *testing.T) {
+	t.Parallel()
+	// A node answers for slots as a whole cluster would, but for the data.
+	node := redistest.Start(t, "--cluster-enabled", "yes").Client()
+	slot := func(key string) int64 {
+		n, err := node.ClusterKeySlot(t.Context(), key).Result()
+		require.NoError(t, err)
+		return n
+	}
+	slots := make(map[int64]bool)
+	protected := 0
+	for _, key := range keysOfAllKinds() {
+		slots[slot(key)] = true
+		if lease.Protects(key) {
+			protected++
+			require.Equal(t, slot(key), slot(lease.Key(key)), "%q", key)
+			require.NotEqual(t, key, lease.Key(key))
+		}
+	}
+	require.Greater(t, len(slots), 50, "the keys are spread")
+	require.Equal(t, len(keysOfAllKinds())-9, protected, "all but those with braces")
+	require.Equal(t, own, lease.Key(key))
+}
+
+func TestEverythingWorksOnACluster(t *testing.T) {
+	t.Parallel()
+	cluster := redistest.StartCluster(t, 3, 0)
+	s := lease.NewStore(&direct{client: cluster.Client()})
+	ctx := t.Context()
+	keys := keysOfAllKinds()
+	for _, key := range keys {
+		require.NoError(t, s.Set(ctx, key, []byte("set"), ttl), "%q", key)
+	}
+	left, err := s.Invalidate(ctx, keys...)
+	require.NoError(t, err)
+	require.Empty(t, left)
+	for _, key := range keys {
+		if !lease.Protects(key) {
+			continue
+		}
+		got, err := s.Acquire(ctx, key, "token", ttl)
+		require.NoError(t, err)
+		require.Equal(t, lease.Acquired{Held: true}, got, "%q: the entry is gone and the lease free", key)
+		kept, err := s.Renew(ctx, key, "token", ttl)
+		require.NoError(t, err)
+		require.True(t, kept)
+		kept, err = s.Fill(ctx, key, "token", []byte("entry of "+key), ttl)
+		require.NoError(t, err)
+		require.True(t, kept)
+		got, err = s.Acquire(ctx, key, "next", ttl)
+		require.NoError(t, err)
+		require.Equal(t, lease.Acquired{Held: true, Found: true, Entry: []byte("entry of " + key)}, got)
+		kept, err = s.Release(ctx, key, "next")
+		require.NoError(t, err)
+		require.True(t, kept)
+	}
+}

@@ -1,0 +1,136 @@
+package lease_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+// direct sends commands as the Mux would, and remembers them. A test may have it fail.
+type direct struct {
+	client redis.UniversalClient
+	fail   func(call int) error // for the nth round trip, from 0: not sent
+	spoil  func(redis.Cmder)    // changes the result of a command
+
+	mu     sync.Mutex
+	sent   [][]redis.Cmder
+	forced int // how many of them by Force
+}
+
+func (d *direct) Do(ctx context.Context, cmds ...redis.Cmder) error {
+	d.mu.Lock()
+	call := len(d.sent)
+	d.sent = append(d.sent, cmds)
+	d.mu.Unlock()
+	if d.fail != nil {
+		if err := d.fail(call); err != nil {
+			return err
+		}
+	}
+	if d.client != nil {
+		pipe := d.client.Pipeline()
+		_ = pipe.BatchProcess(ctx, cmds...) // queues them; cannot fail
+		_, _ = pipe.Exec(ctx)               // each command has its own result
+	}
+	if d.spoil != nil {
+		for _, cmd := range cmds {
+			d.spoil(cmd)
+		}
+	}
+	return nil
+}
+
+func (d *direct) Force(ctx context.Context, cmds ...redis.Cmder) error {
+	d.mu.Lock()
+	d.forced++
+	d.mu.Unlock()
+	return d.Do(ctx, cmds...)
+}
+
+// last is the words of the last command that was sent.
+func (d *direct) last() []any {
+	cmds := d.sent[len(d.sent)-1]
+	return cmds[len(cmds)-1].Args()
+}
+
+// rig is a Store on a Redis, and that Redis.
+type rig struct {
+	*lease.Store
+	redis *redis.Client
+	wire  *direct
+}
+
+func (r *rig) ctx() context.Context { return context.Background() }
+
+// onEach runs a test on miniredis and on a redis-server.
+func onEach(t *testing.T, test func(*testing.T, *rig)) {
+	t.Helper()
+	for name, dial := range map[string]func(t *testing.T) *redis.Client{
+		"miniredis": func(t *testing.T) *redis.Client {
+			client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+			t.Cleanup(func() { require.NoError(t, client.Close()) })
+			return client
+		},
+		"redis-server": func(t *testing.T) *redis.Client { return redistest.Start(t).Client() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			client := dial(t)
+			wire := &direct{client: client}
+			test(t, &rig{lease.NewStore(wire), client, wire})
+		})
+	}
+}
+
+// reset begins a row of a table: nothing is stored, and nothing has been sent.
+func (r *rig) reset(t *testing.T) {
+	t.Helper()
+	require.NoError(t, r.redis.FlushAll(r.ctx()).Err())
+	*r.wire = direct{client: r.redis}
+}
+
+// put sets a key behind the Store's back.
+func (r *rig) put(t *testing.T, key, value string, ttl time.Duration) {
+	t.Helper()
+	require.NoError(t, r.redis.Set(r.ctx(), key, value, ttl).Err())
+}
+
+// requireKey says what a key must hold, and that its TTL is ttl or little less; 0: it has none.
+func (r *rig) requireKey(t *testing.T, key, value string, ttl time.Duration) {
+	t.Helper()
+	got, err := r.redis.Get(r.ctx(), key).Result()
+	require.NoError(t, err)
+	require.Equal(t, value, got)
+	left, err := r.redis.PTTL(r.ctx(), key).Result()
+	require.NoError(t, err)
+	if ttl == 0 {
+		require.Equal(t, time.Duration(-1), left, "it must not expire")
+		return
+	}
+	require.LessOrEqual(t, left, ttl)
+	require.Greater(t, left, ttl/2)
+}
+
+func (r *rig) requireGone(t *testing.T, keys ...string) {
+	t.Helper()
+	for _, key := range keys {
+		n, err := r.redis.Exists(r.ctx(), key).Result()
+		require.NoError(t, err)
+		require.Zero(t, n, "%s is there", key)
+	}
+}
+
+const (
+	key = "app:user:1"
+	// own is the lease's key, spelled out: other programs may look at it.
+	own = "{app:user:1}:lease"
+	ttl = time.Hour // so long that no test sees the end of it
+)

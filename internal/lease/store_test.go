@@ -1,0 +1,284 @@
+package lease_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+)
+
+func TestAcquire(t *testing.T) {
+	binary := "\x00\xff entry \r\n"
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, row := range map[string]struct {
+			entry, holder *string
+			want          lease.Acquired
+		}{
+			"nobody holds it, no entry":                                  {nil, nil, lease.Acquired{Held: true}},
+			"nobody holds it, an entry":                                  {&binary, nil, lease.Acquired{Held: true, Found: true, Entry: []byte(binary)}},
+			"nobody holds it, an empty entry":                            {new(string), nil, lease.Acquired{Held: true, Found: true, Entry: []byte{}}},
+			"another holds it, no entry":                                 {nil, new("another"), lease.Acquired{}},
+			"another holds it, an entry":                                 {&binary, new("another"), lease.Acquired{Found: true, Entry: []byte(binary)}},
+			"oneself holds it: the answer to the first attempt was lost": {nil, new("token"), lease.Acquired{Held: true}},
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				if row.entry != nil {
+					r.put(t, key, *row.entry, 0)
+				}
+				holder := "token"
+				if row.holder != nil {
+					holder = *row.holder
+					r.put(t, own, holder, ttl)
+				}
+				got, err := r.Acquire(r.ctx(), key, "token", ttl)
+				require.NoError(t, err)
+				require.Equal(t, row.want.Held, got.Held)
+				require.Equal(t, row.want.Found, got.Found)
+				require.Equal(t, string(row.want.Entry), string(got.Entry))
+				r.requireKey(t, own, holder, ttl)
+				require.Len(t, r.wire.sent, 1, "one round trip")
+			})
+		}
+	})
+}
+
+func TestAcquireTakesWhatIsNoStringForNoEntry(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		require.NoError(t, r.redis.LPush(r.ctx(), key, "a", "b").Err())
+		got, err := r.Acquire(r.ctx(), key, "token", ttl)
+		require.NoError(t, err)
+		require.Equal(t, lease.Acquired{Held: true}, got)
+
+		kept, err := r.Fill(r.ctx(), key, "token", []byte("entry"), ttl)
+		require.NoError(t, err)
+		require.True(t, kept, "the fill overwrites it")
+		r.requireKey(t, key, "entry", ttl)
+	})
+}
+
+func TestALeaseThatExpiresIsFree(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		got, err := r.Acquire(r.ctx(), key, "old", ttl)
+		require.NoError(t, err)
+		require.True(t, got.Held)
+		require.NoError(t, r.redis.PExpire(r.ctx(), own, -time.Second).Err())
+		got, err = r.Acquire(r.ctx(), key, "new", ttl)
+		require.NoError(t, err)
+		require.True(t, got.Held)
+
+		kept, err := r.Fill(r.ctx(), key, "old", []byte("entry"), ttl)
+		require.NoError(t, err)
+		require.False(t, kept)
+		r.requireGone(t, key)
+	})
+}
+
+func TestFill(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, row := range map[string]struct {
+			holder string
+			ttl    time.Duration
+			kept   bool
+		}{
+			"of the holder":                    {"token", ttl, true},
+			"of the holder, without an expiry": {"token", 0, true},
+			"of another":                       {"another", ttl, false},
+			"of nobody: it was invalidated":    {"", ttl, false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				r.put(t, key, "before", 2*ttl)
+				if row.holder != "" {
+					r.put(t, own, row.holder, ttl)
+				}
+				kept, err := r.Fill(r.ctx(), key, "token", []byte("\x00entry\xff"), row.ttl)
+				require.NoError(t, err)
+				require.Equal(t, row.kept, kept)
+				if row.kept {
+					r.requireKey(t, key, "\x00entry\xff", row.ttl)
+					r.requireGone(t, own)
+					return
+				}
+				r.requireKey(t, key, "before", 2*ttl)
+				if row.holder != "" {
+					r.requireKey(t, own, row.holder, ttl)
+				}
+			})
+		}
+	})
+}
+
+func TestRenewExtendsOnlyOnesOwn(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, row := range map[string]struct {
+			holder string
+			kept   bool
+		}{
+			"own":        {"token", true},
+			"another's":  {"another", false},
+			"nobody's":   {"", false},
+			"a similar":  {"tokens", false},
+			"other case": {"TOKEN", false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				if row.holder != "" {
+					r.put(t, own, row.holder, ttl)
+				}
+				kept, err := r.Renew(r.ctx(), key, "token", 3*ttl)
+				require.NoError(t, err)
+				require.Equal(t, row.kept, kept)
+				switch {
+				case row.kept:
+					r.requireKey(t, own, row.holder, 3*ttl)
+				case row.holder == "":
+					r.requireGone(t, own)
+				default:
+					r.requireKey(t, own, row.holder, ttl)
+				}
+			})
+		}
+	})
+}
+
+func TestReleaseGivesBackOnlyOnesOwn(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, row := range map[string]struct {
+			holder string
+			kept   bool
+		}{
+			"own":       {"token", true},
+			"another's": {"another", false},
+			"nobody's":  {"", false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				r.put(t, key, "entry", ttl)
+				if row.holder != "" {
+					r.put(t, own, row.holder, ttl)
+				}
+				kept, err := r.Release(r.ctx(), key, "token")
+				require.NoError(t, err)
+				require.Equal(t, row.kept, kept)
+				r.requireKey(t, key, "entry", ttl)
+				if row.kept || row.holder == "" {
+					r.requireGone(t, own)
+				} else {
+					r.requireKey(t, own, row.holder, ttl)
+				}
+			})
+		}
+	})
+}
+
+func TestStealTakesTheLeaseWhoeverHoldsIt(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, holder := range map[string]string{"another": "another", "nobody": ""} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				if holder != "" {
+					r.put(t, own, holder, 0)
+				}
+				require.NoError(t, r.Steal(r.ctx(), key, "thief", ttl))
+				r.requireKey(t, own, "thief", ttl)
+				require.Zero(t, r.wire.forced)
+
+				kept, err := r.Fill(r.ctx(), key, "another", []byte("older"), ttl)
+				require.NoError(t, err)
+				require.False(t, kept)
+				kept, err = r.Fill(r.ctx(), key, "thief", []byte("newer"), ttl)
+				require.NoError(t, err)
+				require.True(t, kept)
+				r.requireKey(t, key, "newer", ttl)
+			})
+		}
+	})
+}
+
+func TestSetStoresAndDeletesTheLease(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, row := range map[string]struct {
+			holder string
+			ttl    time.Duration
+		}{
+			"somebody loads":                    {"token", ttl},
+			"nobody loads":                      {"", ttl},
+			"somebody loads, without an expiry": {"token", 0},
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				r.put(t, key, "before", 2*ttl)
+				if row.holder != "" {
+					r.put(t, own, row.holder, ttl)
+				}
+				require.NoError(t, r.Set(r.ctx(), key, []byte("set"), row.ttl))
+				r.requireKey(t, key, "set", row.ttl)
+				r.requireGone(t, own)
+				require.Equal(t, len(r.wire.sent), r.wire.forced, "it is tried even while Redis is thought to be down")
+
+				kept, err := r.Fill(r.ctx(), key, "token", []byte("older"), ttl)
+				require.NoError(t, err)
+				require.False(t, kept)
+				r.requireKey(t, key, "set", row.ttl)
+			})
+		}
+	})
+}
+
+func TestSetStoresUnderKeysThatHaveNoLease(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for _, ttl := range []time.Duration{ttl, 0} {
+			require.NoError(t, r.Set(r.ctx(), "a{b}c", []byte("set"), ttl))
+			r.requireKey(t, "a{b}c", "set", ttl)
+			require.Equal(t, "set", r.wire.last()[0], "no script: a cluster would refuse its two keys")
+		}
+		require.Equal(t, 2, r.wire.forced)
+	})
+}
+
+func TestPutLeavesTheLeaseAlone(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, ttl := range map[string]time.Duration{"for an hour": ttl, "for good": 0} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				r.put(t, key, "before", 3*time.Hour)
+				r.put(t, own, "token", time.Hour)
+				require.NoError(t, r.Put(r.ctx(), key, []byte("put"), ttl))
+				r.requireKey(t, key, "put", ttl)
+				r.requireKey(t, own, "token", time.Hour)
+				require.Zero(t, r.wire.forced)
+			})
+		}
+	})
+}
+
+func TestARedisThatHasForgottenTheScriptsIsTaughtThemAgain(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, run := range map[string]func(*rig) (bool, error){
+			"fill":    func(r *rig) (bool, error) { return r.Fill(r.ctx(), key, "token", []byte("entry"), ttl) },
+			"renew":   func(r *rig) (bool, error) { return r.Renew(r.ctx(), key, "token", ttl) },
+			"release": func(r *rig) (bool, error) { return r.Release(r.ctx(), key, "token") },
+			"set":     func(r *rig) (bool, error) { return true, r.Set(r.ctx(), key, []byte("entry"), ttl) },
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				trips := func() int {
+					r.put(t, own, "token", ttl)
+					before := len(r.wire.sent)
+					kept, err := run(r)
+					require.NoError(t, err)
+					require.True(t, kept)
+					return len(r.wire.sent) - before
+				}
+				require.Equal(t, 2, trips(), "unknown")
+				require.Equal(t, 1, trips(), "known by its hash")
+				require.NoError(t, r.redis.ScriptFlush(r.ctx()).Err())
+				require.Equal(t, 2, trips(), "forgotten")
+				require.Equal(t, 1, trips())
+			})
+		}
+	})
+}
