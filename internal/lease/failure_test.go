@@ -16,7 +16,7 @@ import (
 func TestAFullRedisIsAnError(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t).Client()
-	s := lease.NewStore(&direct{client: client})
+	s := newSingle(&direct{client: client})
 	ctx := t.Context()
 	require.NoError(t, s.Steal(ctx, key, "token", ttl))
 	require.NoError(t, client.ConfigSet(ctx, "maxmemory", "1").Err())
@@ -45,25 +45,25 @@ var errLost = errors.New("connection lost")
 // calls are the methods that make one round trip, or two when Redis does not know the script.
 var calls = map[string]struct {
 	script bool
-	run    func(context.Context, *lease.Store) (any, error)
+	run    func(context.Context, single) (any, error)
 }{
-	"acquire": {false, func(ctx context.Context, s *lease.Store) (any, error) { return s.Acquire(ctx, key, "token", ttl) }},
-	"steal":   {false, func(ctx context.Context, s *lease.Store) (any, error) { return nil, s.Steal(ctx, key, "token", ttl) }},
-	"fill": {true, func(ctx context.Context, s *lease.Store) (any, error) {
+	"acquire": {false, func(ctx context.Context, s single) (any, error) { return s.Acquire(ctx, key, "token", ttl) }},
+	"steal":   {false, func(ctx context.Context, s single) (any, error) { return nil, s.Steal(ctx, key, "token", ttl) }},
+	"fill": {true, func(ctx context.Context, s single) (any, error) {
 		return s.Fill(ctx, key, "token", []byte("entry"), ttl)
 	}},
-	"renew":   {true, func(ctx context.Context, s *lease.Store) (any, error) { return s.Renew(ctx, key, "token", ttl) }},
-	"release": {true, func(ctx context.Context, s *lease.Store) (any, error) { return s.Release(ctx, key, "token") }},
-	"set": {true, func(ctx context.Context, s *lease.Store) (any, error) {
+	"renew":   {true, func(ctx context.Context, s single) (any, error) { return s.Renew(ctx, key, "token", ttl) }},
+	"release": {true, func(ctx context.Context, s single) (any, error) { return s.Release(ctx, key, "token") }},
+	"set": {true, func(ctx context.Context, s single) (any, error) {
 		return nil, s.Set(ctx, key, []byte("entry"), ttl)
 	}},
-	"set without lease": {false, func(ctx context.Context, s *lease.Store) (any, error) {
+	"set without lease": {false, func(ctx context.Context, s single) (any, error) {
 		return nil, s.Set(ctx, "{"+key, []byte("entry"), ttl)
 	}},
-	"put": {false, func(ctx context.Context, s *lease.Store) (any, error) {
+	"put": {false, func(ctx context.Context, s single) (any, error) {
 		return nil, s.Put(ctx, key, []byte("entry"), ttl)
 	}},
-	"invalidate": {false, func(ctx context.Context, s *lease.Store) (any, error) {
+	"invalidate": {false, func(ctx context.Context, s single) (any, error) {
 		_, err := s.Invalidate(ctx, key)
 		return nil, err
 	}},
@@ -79,7 +79,7 @@ func TestAFailedRoundTripIsTheErrorOfTheCall(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			wire := &direct{fail: func(int) error { return errLost }}
-			result, err := call.run(t.Context(), lease.NewStore(wire))
+			result, err := call.run(t.Context(), newSingle(wire))
 			require.ErrorIs(t, err, errLost)
 			requireNothing(t, result)
 			require.Len(t, wire.sent, 1)
@@ -91,7 +91,7 @@ func TestAnErrorThatRedisAnswersWithIsTheErrorOfTheCall(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			wire := &direct{spoil: func(cmd redis.Cmder) { cmd.SetErr(errLost) }}
-			result, err := call.run(t.Context(), lease.NewStore(wire))
+			result, err := call.run(t.Context(), newSingle(wire))
 			require.ErrorIs(t, err, errLost)
 			requireNothing(t, result)
 			require.Len(t, wire.sent, 1)
@@ -120,7 +120,7 @@ func TestAScriptThatCannotBeTaughtIsAnError(t *testing.T) {
 					return nil
 				},
 			}
-			result, err := call.run(t.Context(), lease.NewStore(wire))
+			result, err := call.run(t.Context(), newSingle(wire))
 			require.ErrorIs(t, err, errLost)
 			requireNothing(t, result)
 			require.Len(t, wire.sent, 2)
@@ -142,7 +142,7 @@ func TestTTLsAreWholeMillisecondsAndAtLeastOne(t *testing.T) {
 	} {
 		t.Run(given.String(), func(t *testing.T) {
 			wire := &direct{}
-			s := lease.NewStore(wire)
+			s := newSingle(wire)
 			ctx := t.Context()
 			_, err := s.Acquire(ctx, key, "token", given)
 			require.NoError(t, err)

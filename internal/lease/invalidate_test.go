@@ -54,7 +54,7 @@ func (r *rig) present(t *testing.T, keys []string) (entries, leases []string) {
 
 func TestInvalidateDeletesEntriesAndLeases(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
-		for n, trips := range map[int][]int{0: nil, 1: {1}, 200: {200}, 201: {200, 1}, 450: {200, 200, 50}} {
+		for n, trips := range map[int][]int{0: nil, 1: {1}, 1000: {1000}, 1001: {1000, 1}, 2050: {1000, 1000, 50}} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
 				r.reset(t)
 				keys := manyKeys(n)
@@ -110,7 +110,7 @@ func TestInvalidateDeletesKeysThatHaveNoLease(t *testing.T) {
 
 func TestInvalidateSaysWhatIsLeftWhenRedisFailsPartWay(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
-		keys := manyKeys(650)
+		keys := manyKeys(2200)
 		r.putAll(t, keys)
 		r.wire.fail = func(call int) error {
 			if call == 1 {
@@ -120,25 +120,25 @@ func TestInvalidateSaysWhatIsLeftWhenRedisFailsPartWay(t *testing.T) {
 		}
 		left, err := r.Invalidate(r.ctx(), keys...)
 		require.ErrorIs(t, err, errLost)
-		require.Equal(t, keys[200:], left)
+		require.Equal(t, keys[1000:], left)
 		require.Len(t, r.wire.sent, 2, "the rest is not tried")
 		entries, leases := r.present(t, keys)
-		require.Equal(t, keys[200:], entries)
-		require.Equal(t, keys[200:], leases)
+		require.Equal(t, keys[1000:], entries)
+		require.Equal(t, keys[1000:], leases)
 	})
 }
 
 func TestInvalidateSaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
 	refusal := errors.New("NOPERM No permissions to access a key")
-	keys := manyKeys(450)
+	keys := manyKeys(2050)
 	wire := &direct{spoil: func(cmd redis.Cmder) {
-		if args := cmd.Args(); args[1] == keys[3] || args[1] == keys[201] {
+		if args := cmd.Args(); args[1] == keys[3] || args[1] == keys[1001] {
 			cmd.SetErr(refusal)
 		}
 	}}
-	left, err := lease.NewStore(wire).Invalidate(t.Context(), keys...)
+	left, err := newSingle(wire).Invalidate(t.Context(), keys...)
 	require.ErrorIs(t, err, refusal)
-	require.Equal(t, []string{keys[3], keys[201]}, left)
+	require.Equal(t, []string{keys[3], keys[1001]}, left)
 	require.Len(t, wire.sent, 3, "the rest is tried")
 
 	wire.sent, wire.fail = nil, func(call int) error {
@@ -147,11 +147,11 @@ func TestInvalidateSaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
 		}
 		return nil
 	}
-	left, err = lease.NewStore(wire).Invalidate(t.Context(), keys...)
+	left, err = newSingle(wire).Invalidate(t.Context(), keys...)
 	require.ErrorIs(t, err, errLost)
-	require.Equal(t, append([]string{keys[3]}, keys[200:]...), left)
-	require.Len(t, keys, 450)
-	require.Equal(t, manyKeys(450), keys, "the caller's slice is the caller's")
+	require.Equal(t, append([]string{keys[3]}, keys[1000:]...), left)
+	require.Len(t, keys, 2050)
+	require.Equal(t, manyKeys(2050), keys, "the caller's slice is the caller's")
 }
 
 func TestKeysErrorNamesKeysAndWrapsTheCause(t *testing.T) {
@@ -213,7 +213,7 @@ func TestALeaseIsInTheSlotOfItsEntryOrThereIsNone(t *testing.T) {
 func TestEverythingWorksOnACluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, 3, 0)
-	s := lease.NewStore(&direct{client: cluster.Client()})
+	s := newSingle(&direct{client: cluster.Client()})
 	ctx := t.Context()
 	keys := keysOfAllKinds()
 	for _, key := range keys {

@@ -61,9 +61,54 @@ func (d *direct) last() []any {
 	return cmds[len(cmds)-1].Args()
 }
 
+// single is a Store for one key at a time.
+type single struct{ *lease.Store }
+
+func newSingle(do lease.Doer) single { return single{lease.NewStore(do)} }
+
+func (s single) Acquire(ctx context.Context, key, token string, ttl time.Duration) (lease.Acquired, error) {
+	return s.ask(ctx, lease.Request{Key: key, Token: token, TTL: ttl})
+}
+
+func (s single) Steal(ctx context.Context, key, token string, ttl time.Duration) error {
+	_, err := s.ask(ctx, lease.Request{Key: key, Token: token, TTL: ttl, Steal: true})
+	return err
+}
+
+func (s single) ask(ctx context.Context, r lease.Request) (lease.Acquired, error) {
+	a := s.Store.Acquire(ctx, []lease.Request{r})[0]
+	err := a.Err
+	a.Err = nil
+	return a, err
+}
+
+func (s single) Fill(ctx context.Context, key, token string, entry []byte, ttl time.Duration) (bool, error) {
+	o := s.Settle(ctx, []lease.Settlement{{Key: key, Token: token, Entry: entry, TTL: ttl}})[0]
+	return o.Kept, o.Err
+}
+
+func (s single) Release(ctx context.Context, key, token string) (bool, error) {
+	o := s.Settle(ctx, []lease.Settlement{{Key: key, Token: token}})[0]
+	return o.Kept, o.Err
+}
+
+func (s single) Renew(ctx context.Context, key, token string, ttl time.Duration) (bool, error) {
+	o := s.Store.Renew(ctx, []lease.Request{{Key: key, Token: token, TTL: ttl}})[0]
+	return o.Kept, o.Err
+}
+
+func (s single) Set(ctx context.Context, key string, entry []byte, ttl time.Duration) error {
+	_, err := s.Store.Set(ctx, lease.Item{Key: key, Entry: entry, TTL: ttl})
+	return err
+}
+
+func (s single) Put(ctx context.Context, key string, entry []byte, ttl time.Duration) error {
+	return s.Store.Put(ctx, lease.Item{Key: key, Entry: entry, TTL: ttl})[0].Err
+}
+
 // rig is a Store on a Redis, and that Redis.
 type rig struct {
-	*lease.Store
+	single
 	redis *redis.Client
 	wire  *direct
 }
@@ -85,7 +130,7 @@ func onEach(t *testing.T, test func(*testing.T, *rig)) {
 			t.Parallel()
 			client := dial(t)
 			wire := &direct{client: client}
-			test(t, &rig{lease.NewStore(wire), client, wire})
+			test(t, &rig{newSingle(wire), client, wire})
 		})
 	}
 }

@@ -1,0 +1,101 @@
+package lease_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/lease"
+)
+
+func TestManyAreAcquiredInOneRoundTrip(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		r.put(t, lease.Key("held"), "another", ttl)
+		r.put(t, "stored", "entry", ttl)
+		got := r.Store.Acquire(r.ctx(), []lease.Request{
+			{Key: "cold", Token: "1", TTL: ttl}, {Key: "held", Token: "2", TTL: ttl},
+			{Key: "stored", Token: "3", TTL: ttl}, {Key: "held", Token: "4", TTL: ttl, Steal: true},
+		})
+		require.Equal(t, []lease.Acquired{
+			{Held: true}, {}, {Held: true, Found: true, Entry: []byte("entry")}, {Held: true},
+		}, got)
+		require.Len(t, r.wire.sent, 1)
+		r.requireKey(t, lease.Key("held"), "4", ttl)
+	})
+}
+
+func TestManyAreSettledEachByItsOwnLease(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for _, known := range []bool{false, true} { // to Redis: the scripts
+			r.reset(t)
+			if !known {
+				require.NoError(t, r.redis.ScriptFlush(r.ctx()).Err())
+			}
+			for _, key := range []string{"a", "b", "c"} {
+				r.put(t, lease.Key(key), "token", ttl)
+			}
+			got := r.Settle(r.ctx(), []lease.Settlement{
+				{Key: "a", Token: "token", Entry: []byte("A"), TTL: ttl},
+				{Key: "b", Token: "older", Entry: []byte("B"), TTL: ttl},
+				{Key: "c", Token: "token"},
+			})
+			require.Equal(t, []lease.Outcome{{Kept: true}, {}, {Kept: true}}, got)
+			r.requireKey(t, "a", "A", ttl)
+			r.requireGone(t, "b", "c", lease.Key("a"), lease.Key("c"))
+			r.requireKey(t, lease.Key("b"), "token", ttl)
+			if known {
+				require.Len(t, r.wire.sent, 1)
+			} else {
+				require.Len(t, r.wire.sent, 2, "once more with the text of the scripts")
+			}
+		}
+	})
+}
+
+func TestExpireMakesAnEntryStaleInPlace(t *testing.T) {
+	now := time.UnixMilli(1_800_000_000_000)
+	const stale = time.Minute
+	header := func(until time.Time) string {
+		return string(entry.AppendHeader(nil, &entry.Entry{LoadedAt: now.Add(-time.Hour), FreshUntil: until})) + "\x2a"
+	}
+	for name, row := range map[string]struct {
+		stored string
+		kept   time.Duration // in Redis before; 0: for good
+		want   string        // empty: nothing is left
+		left   time.Duration
+	}{
+		"fresh":                 {header(now.Add(time.Hour)), time.Hour, header(now), stale},
+		"never stale":           {header(time.Time{}), 0, header(now), stale},
+		"fresh, gone soon":      {header(now.Add(time.Second)), time.Second, header(now), time.Second},
+		"stale already":         {header(now.Add(-time.Second)), time.Second, header(now.Add(-time.Second)), time.Second},
+		"no entry of ours":      {"\x93 something else that is long enough", 0, "", 0},
+		"shorter than a header": {header(now)[:10], 0, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onEach(t, func(t *testing.T, r *rig) {
+				r.put(t, key, row.stored, row.kept)
+				r.put(t, own, "token", ttl)
+				left, err := r.Expire(r.ctx(), now, stale, key, "nothing there")
+				require.NoError(t, err)
+				require.Empty(t, left)
+				r.requireGone(t, own, "nothing there")
+				if row.want == "" {
+					r.requireGone(t, key)
+					return
+				}
+				r.requireKey(t, key, row.want, row.left)
+			})
+		})
+	}
+}
+
+func TestExpireRemovesWhatIsNoString(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		require.NoError(t, r.redis.LPush(r.ctx(), key, "a").Err())
+		_, err := r.Expire(r.ctx(), time.Now(), time.Minute, key)
+		require.NoError(t, err)
+		r.requireGone(t, key)
+	})
+}
