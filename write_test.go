@@ -1,0 +1,244 @@
+package readthrough_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+func TestWhatExpiredIsServedWhileOneRefreshRuns(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1, takes: time.Second}
+		fleet := []*rows{b.process(t, db), b.process(t, db)}
+		require.Equal(t, 1, ask(t.Context(), fleet[0], 1).value)
+		db.change(func(d *database) { d.version = 2 })
+		require.NoError(t, fleet[0].Expire(t.Context(), 1))
+		for range 5 {
+			requireValue(t, fleet[0], 1, readthrough.SourceStale)
+			requireValue(t, fleet[1], 1, readthrough.SourceStale)
+		}
+		require.Len(t, db.loads(), 2)
+		pass(time.Second)
+		requireValue(t, fleet[0], 2, readthrough.SourceHit)
+		requireValue(t, fleet[1], 2, readthrough.SourceHit)
+		require.EqualValues(t, 1, fleet[0].Stats().Invalidations)
+	})
+}
+
+func TestWhatExpiredIsKeptNoLongerThanItsStaleWindow(t *testing.T) {
+	for name, row := range map[string]struct {
+		ttl, age, keep time.Duration
+	}{
+		"fresh":           {time.Hour, time.Minute, staleFor},
+		"never to expire": {readthrough.NoExpiry, time.Minute, staleFor},
+		"stale already":   {time.Minute, time.Minute + 45*time.Second, staleFor - 45*time.Second},
+		"short":           {time.Second, 0, staleFor},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				rt := b.process(t, &database{version: 1}, readthrough.WithTTL(row.ttl))
+				require.Equal(t, 1, ask(t.Context(), rt, 1).value)
+				pass(row.age)
+				require.NoError(t, rt.Expire(t.Context(), 1, 2))
+				require.Equal(t, row.keep, b.redis.TTL("row:1"))
+				require.False(t, b.redis.Exists("row:2"), "there was nothing")
+
+				pass(row.keep - time.Millisecond)
+				v, err := rt.Peek(t.Context(), 1)
+				require.NoError(t, err)
+				require.Equal(t, 1, v)
+				pass(time.Millisecond)
+				_, err = rt.Peek(t.Context(), 1)
+				require.ErrorIs(t, err, readthrough.ErrMiss)
+			})
+		})
+	}
+}
+
+func TestExpireWithoutAStaleWindowIsInvalidate(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		rt := b.process(t, db, readthrough.WithStale(0))
+		require.Equal(t, 1, ask(t.Context(), rt, 1).value)
+		db.change(func(d *database) { d.version = 2 })
+		require.NoError(t, rt.Expire(t.Context(), 1))
+		require.Empty(t, b.redis.Keys())
+		requireValue(t, rt, 2, readthrough.SourceLoaded)
+	})
+}
+
+func TestALoadThatBeganBeforeExpireDoesNotFill(t *testing.T) {
+	for name, opts := range map[string][]readthrough.CacheOption{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				db := &database{version: 1}
+				rt := b.process(t, db, opts...)
+				require.Equal(t, 1, ask(t.Context(), rt, 1).value)
+				pass(ttl)
+				db.change(func(d *database) { d.version, d.takes = 2, 2*time.Second })
+				requireValue(t, rt, 1, readthrough.SourceStale)
+				require.Len(t, db.loads(), 2, "the refresh reads version 2")
+				db.change(func(d *database) { d.version, d.takes = 3, 3*time.Second })
+				require.NoError(t, rt.Expire(t.Context(), 1))
+				requireValue(t, rt, 1, readthrough.SourceStale)
+				require.Len(t, db.loads(), 3, "the next read does not rely on the older load")
+
+				pass(2 * time.Second)
+				requireValue(t, rt, 1, readthrough.SourceStale)
+				require.EqualValues(t, []int64{1, 1}, []int64{rt.Stats().Fills, rt.Stats().RefusedFills})
+				pass(time.Second)
+				requireValue(t, rt, 3, readthrough.SourceHit)
+			})
+		})
+	}
+}
+
+func TestANegativeEntryExpiresLikeAnyOther(t *testing.T) {
+	errNone := errors.New("none")
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{err: errNone}
+		rt := b.process(t, db, readthrough.WithNotFound(time.Hour, errNone))
+		require.Equal(t, errNone, ask(t.Context(), rt, 1).err)
+		db.change(func(d *database) { d.version, d.err, d.takes = 2, nil, time.Second })
+		require.NoError(t, rt.Expire(t.Context(), 1))
+		require.Equal(t, staleFor, b.redis.TTL("row:1"))
+		got := ask(t.Context(), rt, 1)
+		require.Equal(t, errNone, got.err)
+		require.Equal(t, readthrough.SourceStale, got.info.Source)
+		pass(time.Second)
+		requireValue(t, rt, 2, readthrough.SourceHit)
+	})
+}
+
+func TestExpireEndsThePauseAfterAFailure(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		rt := b.process(t, db)
+		require.Equal(t, 1, ask(t.Context(), rt, 1).value)
+		pass(ttl)
+		db.change(func(d *database) { d.err = errDown })
+		requireValue(t, rt, 1, readthrough.SourceStale)
+		require.Len(t, db.loads(), 2)
+		db.change(func(d *database) { d.version, d.err = 2, nil })
+		require.NoError(t, rt.Expire(t.Context(), 1))
+		requireValue(t, rt, 1, readthrough.SourceStale)
+		require.Len(t, db.loads(), 3)
+		requireValue(t, rt, 2, readthrough.SourceHit)
+	})
+}
+
+func TestWhatCouldNotBeExpiredIsNamedAndInvalidatedLater(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		cache := b.cache(t)
+		rt := wrapper(t, cache, db.load)
+		for k := range 3 {
+			require.NoError(t, ask(t.Context(), rt, k).err)
+		}
+		b.redis.SetError("LOADING Redis is loading the dataset in memory")
+		err := rt.Expire(t.Context(), 1, 2)
+		require.ErrorContains(t, err, "expire row:1, row:2: LOADING")
+		require.EqualValues(t, 2, cache.Stats().PendingInvalidations)
+		b.redis.SetError("")
+		pass(2 * time.Second)
+		require.Zero(t, cache.Stats().PendingInvalidations)
+		require.Equal(t, []string{"row:0"}, b.redis.Keys())
+	})
+}
+
+func TestExpireRefusesAnEmptyKey(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		rt := readthrough.Must(readthrough.New(b.cache(t), "s", func(context.Context, string) (int, error) { return 1, nil }, readthrough.String))
+		_, err := rt.Get(t.Context(), "a")
+		require.NoError(t, err)
+		require.ErrorIs(t, rt.Expire(t.Context(), "a", ""), readthrough.ErrEmptyKey)
+		require.NoError(t, rt.Expire(t.Context()))
+		_, info, err := rt.GetInfo(t.Context(), "a")
+		require.NoError(t, err)
+		require.Equal(t, readthrough.SourceHit, info.Source, "nothing was expired")
+	})
+}
+
+// The script is the same program on an imitation of Redis and on the real one only if both run it alike.
+func TestExpireInRedis(t *testing.T) {
+	t.Run("miniredis", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, b *bubble) { requireExpires(t, b.client(t)) })
+	})
+	t.Run("redis-server", func(t *testing.T) { requireExpires(t, redistest.Start(t).Client()) })
+}
+
+func requireExpires(t *testing.T, client redis.UniversalClient) {
+	t.Helper()
+	ctx := t.Context()
+	cache, err := readthrough.NewCache(client, readthrough.WithRedisTimeout(5*time.Second), readthrough.WithStale(staleFor), readthrough.WithJitter(0))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, cache.Close()) })
+	errNone := errors.New("none")
+	rt := wrapper(t, cache, func(_ context.Context, k int) (string, error) {
+		if k < 0 {
+			return "", errNone
+		}
+		return "Ada", nil
+	}, readthrough.WithNotFound(time.Hour, errNone), readthrough.WithTTL(time.Hour))
+	forever := readthrough.Must(readthrough.New(cache, "forever", constant("Ada"), readthrough.Int, readthrough.WithTTL(readthrough.NoExpiry)))
+
+	for key, fill := range map[string]func() error{
+		"row:1":     func() error { return rt.Set(ctx, 1, "Ada") },
+		"row:-1":    func() error { _, err := rt.Get(ctx, -1); return ignore(err, errNone) },
+		"forever:1": func() error { return forever.Set(ctx, 1, "Ada") },
+	} {
+		require.NoError(t, fill())
+		require.NoError(t, client.Set(ctx, "{"+key+"}:lease", "somebody's", time.Minute).Err())
+		before := client.Get(ctx, key).Val()
+		at := time.Now()
+		require.NoError(t, errors.Join(rt.Expire(ctx, 1, -1), forever.Expire(ctx, 1)))
+		after := client.Get(ctx, key).Val()
+
+		require.Equal(t, before[:entry.FreshUntilOffset], after[:entry.FreshUntilOffset], key)
+		require.Equal(t, before[entry.FreshUntilOffset+6:], after[entry.FreshUntilOffset+6:], key)
+		e, err := entry.Parse([]byte(after))
+		require.NoError(t, err)
+		require.False(t, e.Fresh(time.Now()), key)
+		require.False(t, e.FreshUntil.Before(at.Truncate(time.Millisecond)), "%s is stale as of now", key)
+		left := client.PTTL(ctx, key).Val()
+		require.Positive(t, left, key)
+		require.LessOrEqual(t, left, staleFor, key)
+		require.Zero(t, client.Exists(ctx, "{"+key+"}:lease").Val(), "the lease of %s", key)
+
+		// What is stale already stays as it is, and is not kept any longer.
+		require.NoError(t, client.PExpire(ctx, key, staleFor/2).Err())
+		require.NoError(t, errors.Join(rt.Expire(ctx, 1, -1), forever.Expire(ctx, 1)))
+		require.Equal(t, after, client.Get(ctx, key).Val(), key)
+		require.LessOrEqual(t, client.PTTL(ctx, key).Val(), staleFor/2, key)
+	}
+
+	good := client.Get(ctx, "row:1").Val()
+	for name, foreign := range map[string]func() error{
+		"a list":          func() error { return client.LPush(ctx, "row:2", "x").Err() },
+		"a hash":          func() error { return client.HSet(ctx, "row:2", "f", "x").Err() },
+		"a short string":  func() error { return client.Set(ctx, "row:2", good[:entry.FreshUntilOffset+5], 0).Err() },
+		"an empty string": func() error { return client.Set(ctx, "row:2", "", 0).Err() },
+		"another magic":   func() error { return client.Set(ctx, "row:2", "x"+good[1:], 0).Err() },
+		"nothing":         func() error { return client.Del(ctx, "row:2").Err() },
+	} {
+		require.NoError(t, foreign())
+		require.NoError(t, client.Set(ctx, "{row:2}:lease", "somebody's", time.Minute).Err())
+		require.NoError(t, rt.Expire(ctx, 2), name)
+		require.Zero(t, client.Exists(ctx, "row:2", "{row:2}:lease").Val(), name)
+	}
+}
+
+func ignore(err, ignored error) error {
+	if errors.Is(err, ignored) {
+		return nil
+	}
+	return err
+}
