@@ -1,0 +1,455 @@
+package readthrough_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough"
+)
+
+// squares is a batch loader that remembers what it was asked for. With a gate, each
+// call says that it has begun, and waits to be let on.
+type squares struct {
+	mu    sync.Mutex
+	calls [][]int
+	began chan []int
+	goOn  chan struct{}
+}
+
+func gatedSquares() *squares {
+	return &squares{began: make(chan []int, 100), goOn: make(chan struct{})}
+}
+
+func (s *squares) load(ctx context.Context, ids []int) (map[int]int, error) {
+	s.mu.Lock()
+	s.calls = append(s.calls, slices.Clone(ids))
+	s.mu.Unlock()
+	if s.began != nil {
+		s.began <- ids
+		select {
+		case <-s.goOn:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	m := make(map[int]int, len(ids))
+	for _, id := range ids {
+		m[id] = id * id
+	}
+	return m, nil
+}
+
+// wrap wraps s under the name "row", with a loader for single keys that must not be called.
+func (s *squares) wrap(t *testing.T, cache *readthrough.Cache, opts ...readthrough.Option) *readthrough.ReadThrough[int, int] {
+	t.Helper()
+	return wrapper(t, cache, func(_ context.Context, id int) (int, error) {
+		return 0, fmt.Errorf("the single loader was called for %d", id)
+	}, append(opts, readthrough.WithBatchLoader(s.load))...)
+}
+
+// sizes is how many keys each call was given.
+func (s *squares) sizes() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sizes := make([]int, len(s.calls))
+	for i, ids := range s.calls {
+		sizes[i] = len(ids)
+	}
+	return sizes
+}
+
+// asked is all keys that were asked for, sorted.
+func (s *squares) asked() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(slices.Values(slices.Concat(s.calls...)))
+}
+
+// upTo is the ids from, from+1, ... to-1.
+func upTo(from, to int) []int {
+	ids := make([]int, 0, to-from)
+	for id := from; id < to; id++ {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func squaresOf(ids []int) []readthrough.Result[int] {
+	results := make([]readthrough.Result[int], len(ids))
+	for i, id := range ids {
+		results[i].Value = id * id
+	}
+	return results
+}
+
+// leasesIn is the leases that are in server.
+func leasesIn(server *miniredis.Miniredis) []string {
+	return slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.HasSuffix(key, ":lease") })
+}
+
+func requireNoLeases(t *testing.T, server *miniredis.Miniredis) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(leasesIn(server)) == 0 }, 10*time.Second, time.Millisecond, "a lease was not given back")
+}
+
+// peak is the highest number of those who were in at a time.
+type peak struct{ in, highest atomic.Int64 }
+
+// visit is a query that takes its time.
+func (p *peak) visit() {
+	n := p.in.Add(1)
+	defer p.in.Add(-1)
+	for h := p.highest.Load(); n > h && !p.highest.CompareAndSwap(h, n); h = p.highest.Load() {
+	}
+	time.Sleep(time.Millisecond)
+}
+
+func TestGetManyAnswersEachKeyAsGetWould(t *testing.T) {
+	cache, server := newCache(t)
+	errNone := errors.New("none")
+	var asked []string
+	joinable := make(chan struct{})
+	load := func(_ context.Context, k string) (user, error) {
+		if k == "joined" {
+			<-joinable
+		}
+		return user{k, []string{k}}, nil
+	}
+	rows := readthrough.Must(readthrough.New(cache, "row", load, readthrough.String, readthrough.WithStale(time.Hour),
+		readthrough.WithNotFound(time.Hour, errNone),
+		readthrough.WithBatchLoader(func(_ context.Context, ks []string) (map[string]user, error) {
+			asked = ks
+			return map[string]user{"cold": {"cold", []string{"cold"}}, "corrupt": {"corrupt", []string{"corrupt"}}}, nil
+		})))
+	for _, k := range []string{"hit", "stale"} {
+		require.NoError(t, rows.Set(t.Context(), k, user{"old " + k, []string{k}}))
+	}
+	require.NoError(t, rows.Expire(t.Context(), "stale"))
+	_, err := rows.GetMany(t.Context(), []string{"negative"})
+	require.NoError(t, err)
+	require.NoError(t, server.Set("row:corrupt", "no entry"))
+	single := make(chan user)
+	go func() { u, _ := rows.Get(context.Background(), "joined"); single <- u }()
+	require.Eventually(t, func() bool { return server.Exists("{row:joined}:lease") }, 5*time.Second, time.Millisecond)
+	before := rows.Stats()
+	go func() { // the three that are cold, each twice
+		for rows.Stats().Misses < before.Misses+6 {
+			runtime.Gosched()
+		}
+		close(joinable)
+	}()
+
+	ks := []string{"cold", "", "hit", "negative", "joined", "stale", "corrupt"}
+	results, err := rows.GetMany(t.Context(), append(ks, ks...))
+
+	require.NoError(t, err)
+	require.Len(t, results, 2*len(ks))
+	for i, k := range append(ks, ks...) {
+		switch k {
+		case "":
+			require.Equal(t, readthrough.Result[user]{Err: readthrough.ErrEmptyKey}, results[i])
+		case "negative":
+			require.Equal(t, readthrough.Result[user]{Err: errNone}, results[i])
+		case "hit", "stale":
+			require.Equal(t, readthrough.Result[user]{Value: user{"old " + k, []string{k}}}, results[i])
+		default:
+			require.Equal(t, readthrough.Result[user]{Value: user{k, []string{k}}}, results[i])
+		}
+		if k != "" && k != "negative" {
+			results[i].Value.Tags[0] = "mine" // nobody else may see it
+		}
+	}
+	require.Equal(t, user{"joined", []string{"joined"}}, <-single)
+	require.ElementsMatch(t, []string{"cold", "corrupt"}, asked)
+	s := rows.Stats()
+	require.EqualValues(t, []int64{2, 2, 2, 6}, []int64{s.Hits - before.Hits, s.NegativeHits - before.NegativeHits, s.StaleHits, s.Misses - before.Misses})
+	require.EqualValues(t, 1, s.Corrupt)
+	requireNoLeases(t, server)
+}
+
+func TestGetManyEndsWithItsContext(t *testing.T) {
+	cache, server := newCache(t)
+	loader := gatedSquares()
+	rows := loader.wrap(t, cache)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-loader.began; cancel() }()
+	results, err := rows.GetMany(ctx, upTo(0, 10))
+	require.Nil(t, results)
+	require.ErrorIs(t, err, context.Canceled)
+	requireNoLeases(t, server)
+	require.Empty(t, server.Keys())
+	require.Zero(t, rows.Stats().LoadErrors, "a caller who leaves is no failure of the loader's")
+
+	_, err = rows.GetMany(ctx, upTo(0, 10))
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, []int{10}, loader.sizes(), "the second call loads nothing")
+
+	results, err = rows.GetMany(t.Context(), nil)
+	require.NoError(t, err)
+	require.Empty(t, results)
+}
+
+func TestALoadGoesOnForThoseWhoStay(t *testing.T) {
+	cache, server := newCache(t)
+	loader := gatedSquares()
+	rows := loader.wrap(t, cache)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error)
+	go func() { _, err := rows.GetMany(ctx, upTo(0, 10)); gone <- err }()
+	<-loader.began
+	stays := make(chan int)
+	go func() { v, _ := rows.Get(context.Background(), 7); stays <- v }()
+	require.Eventually(t, func() bool { return rows.Stats().Misses == 11 }, 5*time.Second, time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-gone, context.Canceled)
+	close(loader.goOn)
+	require.Equal(t, 49, <-stays)
+	require.Equal(t, []int{10}, loader.sizes())
+	requireNoLeases(t, server)
+}
+
+func TestRoundTripsOfGetMany(t *testing.T) {
+	for name, row := range map[string]struct {
+		cold int64 // the last one of four teaches Redis the script
+		opts []readthrough.Option
+	}{
+		"lease":         {4, nil},
+		"without lease": {2, []readthrough.Option{readthrough.WithoutLease()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var trips atomic.Int64
+			client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+			t.Cleanup(func() { require.NoError(t, client.Close()) })
+			client.AddHook(&tripCounter{trips: &trips})
+			cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
+			loader := &squares{}
+			rows := loader.wrap(t, cache, row.opts...)
+			ids := upTo(0, 1000)
+			for _, most := range []int64{row.cold, 1} {
+				before := trips.Load()
+				results, err := rows.GetMany(t.Context(), ids)
+				require.NoError(t, err)
+				require.Equal(t, squaresOf(ids), results)
+				require.LessOrEqual(t, trips.Load()-before, most)
+			}
+			require.Equal(t, []int{1000}, loader.sizes())
+			require.EqualValues(t, 1000, rows.Stats().Fills)
+		})
+	}
+}
+
+func TestBatchSizeIsTheMostThatOneCallIsGiven(t *testing.T) {
+	cache, server := newCache(t)
+	loader := &squares{}
+	rows := loader.wrap(t, cache, readthrough.WithBatchSize(1000))
+	ids := upTo(0, 2500)
+	results, err := rows.GetMany(t.Context(), append(ids, ids...))
+	require.NoError(t, err)
+	require.Equal(t, append(squaresOf(ids), squaresOf(ids)...), results)
+	require.ElementsMatch(t, []int{1000, 1000, 500}, loader.sizes())
+	require.Equal(t, ids, loader.asked(), "each once")
+	require.Len(t, server.Keys(), 2500)
+}
+
+func TestWithoutBatchLoaderNoMoreThan16CallsAtATime(t *testing.T) {
+	for name, row := range map[string]struct {
+		keys int
+		opts []readthrough.Option
+	}{
+		"one chunk":      {200, nil},
+		"several chunks": {200, []readthrough.Option{readthrough.WithBatchSize(40)}},
+		"without lease":  {200, []readthrough.Option{readthrough.WithoutLease()}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache, server := newCache(t)
+			var p peak
+			var loads sync.Map
+			rows := wrapper(t, cache, func(_ context.Context, id int) (int, error) {
+				p.visit()
+				if _, again := loads.LoadOrStore(id, true); again {
+					return 0, errors.New("loaded twice")
+				}
+				return id * id, nil
+			}, row.opts...)
+			ids := upTo(0, row.keys)
+			results, err := rows.GetMany(t.Context(), append(ids, ids...))
+			require.NoError(t, err)
+			require.Equal(t, append(squaresOf(ids), squaresOf(ids)...), results)
+			require.Len(t, server.Keys(), row.keys)
+			require.LessOrEqual(t, p.highest.Load(), int64(16))
+			require.Greater(t, p.highest.Load(), int64(1))
+		})
+	}
+}
+
+func TestABatchIsOneLoadOfWithLoadLimit(t *testing.T) {
+	cache, _ := newCache(t)
+	var p peak
+	loader := &squares{}
+	rows := wrapper(t, cache, constant(0), readthrough.WithLoadLimit(1), readthrough.WithBatchSize(10),
+		readthrough.WithBatchLoader(func(ctx context.Context, ids []int) (map[int]int, error) {
+			p.visit()
+			return loader.load(ctx, ids)
+		}))
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			ids := upTo(100*i, 100*i+30)
+			if results, err := rows.GetMany(t.Context(), ids); err != nil || !slices.Equal(results, squaresOf(ids)) {
+				t.Errorf("got %v, %v", results, err)
+			}
+		})
+	}
+	wg.Wait()
+	require.EqualValues(t, 1, p.highest.Load())
+	require.Equal(t, slices.Repeat([]int{10}, 12), loader.sizes())
+}
+
+// TestWhatABatchLoaderDoesWrong has GetMany load keys 1 and 2, and a Get join 2.
+func TestWhatABatchLoaderDoesWrong(t *testing.T) {
+	failure, errNone := errors.New("database down"), errors.New("none")
+	lacks2 := func(context.Context) (map[int]int, error) { return map[int]int{1: 1}, nil }
+	notFound := readthrough.WithNotFound(time.Minute, errNone, errors.New("gone"))
+	for name, row := range map[string]struct {
+		load   func(context.Context) (map[int]int, error)
+		opt    readthrough.Option
+		want   []readthrough.Result[int] // nil: a panic
+		err    error                     // of both, if want is nil and nothing panics
+		stored []string
+	}{
+		"error":     {load: func(context.Context) (map[int]int, error) { return map[int]int{1: 1}, failure }, err: failure},
+		"nothing":   {load: func(context.Context) (map[int]int, error) { return nil, nil }, err: readthrough.ErrMiss},
+		"not found": {load: func(context.Context) (map[int]int, error) { return nil, errNone }, opt: notFound, err: errNone, stored: []string{"row:1", "row:2"}},
+		"too few":   {load: lacks2, want: []readthrough.Result[int]{{Value: 1}, {Err: readthrough.ErrMiss}}, stored: []string{"row:1"}},
+		"too few, with not-found": {load: lacks2, opt: notFound, want: []readthrough.Result[int]{{Value: 1}, {Err: errNone}},
+			stored: []string{"row:1", "row:2"}},
+		"foreign": {load: func(context.Context) (map[int]int, error) { return map[int]int{0: 5, 1: 1, 2: 4, 3: 7}, nil },
+			want: []readthrough.Result[int]{{Value: 1}, {Value: 4}}, stored: []string{"row:1", "row:2"}},
+		"timeout": {load: func(ctx context.Context) (map[int]int, error) { <-ctx.Done(); return nil, ctx.Err() },
+			opt: readthrough.WithLoadTimeout(500 * time.Millisecond), err: context.DeadlineExceeded},
+		"panic": {load: func(context.Context) (map[int]int, error) { panic(failure) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cache, server := newCache(t)
+			opts := []readthrough.Option{readthrough.WithBatchLoader(func(ctx context.Context, _ []int) (map[int]int, error) {
+				for ctx.Err() == nil && cache.Stats().Misses < 3 {
+					runtime.Gosched() // until the Get has joined
+				}
+				return row.load(ctx)
+			})}
+			if row.opt != nil {
+				opts = append(opts, row.opt)
+			}
+			rows := wrapper(t, cache, constant(-1), opts...)
+			got, joined := manyAndOne(rows, server)
+			if row.want == nil && row.err == nil {
+				for _, r := range []readthrough.Result[int]{<-got, <-joined} {
+					require.IsType(t, &readthrough.PanicError{}, r.Err)
+					require.ErrorIs(t, r.Err, failure)
+				}
+			} else {
+				want := row.want
+				for i, r := range []readthrough.Result[int]{<-got, <-got} {
+					if want == nil {
+						require.ErrorIs(t, r.Err, row.err)
+						continue
+					}
+					require.Equal(t, want[i], r)
+				}
+				last := <-joined
+				if want == nil {
+					require.ErrorIs(t, last.Err, row.err)
+				} else {
+					require.Equal(t, want[1], last)
+				}
+			}
+			requireNoLeases(t, server)
+			require.ElementsMatch(t, row.stored, server.Keys())
+		})
+	}
+}
+
+// manyAndOne asks for 1 and 2 with GetMany and, once that holds the leases, for 2
+// with Get. A panic is the Err of a Result.
+func manyAndOne(rows *readthrough.ReadThrough[int, int], server *miniredis.Miniredis) (many, one chan readthrough.Result[int]) {
+	many, one = make(chan readthrough.Result[int], 2), make(chan readthrough.Result[int], 1)
+	panicTo := func(results chan<- readthrough.Result[int]) {
+		if p := recover(); p != nil {
+			results <- readthrough.Result[int]{Err: p.(error)}
+		}
+	}
+	go func() {
+		defer panicTo(many)
+		results, err := rows.GetMany(context.Background(), []int{1, 2})
+		if err != nil {
+			results = []readthrough.Result[int]{{Err: err}, {Err: err}}
+		}
+		for _, r := range results {
+			many <- r
+		}
+	}()
+	go func() {
+		defer panicTo(one)
+		for !server.Exists("{row:2}:lease") {
+			runtime.Gosched()
+		}
+		v, err := rows.Get(context.Background(), 2)
+		one <- readthrough.Result[int]{Value: v, Err: err}
+	}()
+	return many, one
+}
+
+func TestGoexitInABatchLoaderIsAnErrorOfEachKey(t *testing.T) {
+	cache, server := newCache(t)
+	rows := wrapper(t, cache, constant(-1), readthrough.WithBatchLoader(func(context.Context, []int) (map[int]int, error) {
+		runtime.Goexit()
+		return nil, nil
+	}))
+	results, err := rows.GetMany(t.Context(), []int{1, 2})
+	require.NoError(t, err)
+	for _, r := range results {
+		require.ErrorContains(t, r.Err, "Goexit")
+	}
+	require.Empty(t, server.Keys())
+}
+
+func TestAWriteDuringABatchLoadRefusesItsFillAlone(t *testing.T) {
+	for name, opts := range map[string][]readthrough.Option{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
+		t.Run(name, func(t *testing.T) {
+			cache, server := newCache(t)
+			loader := gatedSquares()
+			rows := loader.wrap(t, cache, opts...)
+			got := make(chan []readthrough.Result[int])
+			ids := upTo(0, 10)
+			go func() { results, _ := rows.GetMany(context.Background(), ids); got <- results }()
+			<-loader.began
+			require.NoError(t, rows.Invalidate(t.Context(), 1))
+			require.NoError(t, rows.SetMany(t.Context(), maps.All(map[int]int{2: -2, 3: -3})))
+			close(loader.goOn)
+			require.Equal(t, squaresOf(ids), <-got, "it began before the writes")
+			requireNoLeases(t, server)
+			require.False(t, server.Exists("row:1"))
+			for _, id := range []int{2, 3} {
+				v, err := rows.Peek(t.Context(), id)
+				require.NoError(t, err)
+				require.Equal(t, -id, v)
+			}
+			require.Len(t, server.Keys(), 9)
+			require.EqualValues(t, 7, rows.Stats().Fills)
+			require.EqualValues(t, 3, rows.Stats().RefusedFills)
+		})
+	}
+}
