@@ -30,7 +30,7 @@ type many struct {
 }
 
 // ask has rows asked for ids on a goroutine of its own.
-func ask(rows *readthrough.ReadThrough[int, int], ids []int) <-chan many {
+func askMany(rows *readthrough.ReadThrough[int, int], ids []int) <-chan many {
 	got := make(chan many, 1)
 	go func() {
 		results, err := rows.GetMany(context.Background(), ids)
@@ -60,12 +60,12 @@ func TestLeasesAreTakenWithoutWaiting(t *testing.T) {
 	down := upTo(40, 100) // 99..40
 	slices.Reverse(down)
 
-	gotUp := ask(first, up)
+	gotUp := askMany(first, up)
 	require.Len(t, <-one.began, 60)
-	gotDown := ask(second, down)
+	gotDown := askMany(second, down)
 	require.Len(t, <-two.began, 40, "60 to 99; 40 to 59 are led by the first")
 	requireLeases(t, client, 100)
-	alsoDown := ask(first, down) // so each waits for the other
+	alsoDown := askMany(first, down) // so each waits for the other
 	single := make(chan int)
 	go func() { v, _ := first.Get(context.Background(), 99); single <- v }()
 	require.Eventually(t, func() bool { return first.Stats().Misses == 60+60+1 }, 10*time.Second, time.Millisecond)
@@ -88,9 +88,9 @@ func TestAKeyThatAnotherProcessLeadsDoesNotWaitForTheBatch(t *testing.T) {
 	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
 	slow, other := gatedSquares(), gatedSquares()
 	rows, others := slow.wrap(t, caches[0]), other.wrap(t, caches[1])
-	gotOther := ask(others, []int{1, 3})
+	gotOther := askMany(others, []int{1, 3})
 	<-other.began
-	got := ask(rows, []int{1, 2, 3})
+	got := askMany(rows, []int{1, 2, 3})
 	require.Equal(t, []int{2}, <-slow.began)
 	joined := make(chan int)
 	go func() { v, _ := rows.Get(context.Background(), 1); joined <- v }()
@@ -109,7 +109,7 @@ func TestALongBatchKeepsAllItsLeases(t *testing.T) {
 	cache := fleet(t, 1, func() redis.UniversalClient { return server.Client() })[0]
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache, readthrough.WithLeaseTTL(600*time.Millisecond))
-	got := ask(rows, upTo(0, keys))
+	got := askMany(rows, upTo(0, keys))
 	<-loader.began
 	// Four renewals take longer than a lease lasts.
 	require.Eventually(t, func() bool { return server.CommandStats()["pexpire"] >= 4*keys }, 20*time.Second, 10*time.Millisecond)
@@ -128,7 +128,7 @@ func TestAnotherProcessesWriteRefusesItsFillAlone(t *testing.T) {
 	rows := loader.wrap(t, caches[0])
 	writer := (&squares{}).wrap(t, caches[1])
 	ids := upTo(0, 10)
-	early := ask(rows, ids)
+	early := askMany(rows, ids)
 	<-loader.began
 	require.NoError(t, writer.Invalidate(t.Context(), 1))
 	require.NoError(t, writer.Set(t.Context(), 2, -2))
@@ -154,10 +154,10 @@ func TestThoseWhoStartOverDoItTogether(t *testing.T) {
 		readthrough.WithBatchLoader(loader.load))
 	writer := (&squares{}).wrap(t, caches[1])
 	ids := upTo(0, 100)
-	early := ask(rows, ids)
+	early := askMany(rows, ids)
 	<-loader.began
 	require.NoError(t, writer.Invalidate(t.Context(), ids...))
-	late := ask(rows, ids)
+	late := askMany(rows, ids)
 	require.Eventually(t, func() bool { return rows.Stats().Misses == 200 }, 10*time.Second, time.Millisecond)
 	close(loader.goOn)
 	require.Equal(t, many{squaresOf(ids), nil}, <-early)

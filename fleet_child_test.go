@@ -337,7 +337,7 @@ func receive[T any](t *testing.T, ch <-chan T) (v T) {
 }
 
 // requireValue waits for the report of a get whose goroutines must all have got v.
-func requireValue(t *testing.T, v string, times int, done <-chan report) {
+func requireReport(t *testing.T, v string, times int, done <-chan report) {
 	t.Helper()
 	r := receive(t, done)
 	require.Empty(t, r.Err)

@@ -134,12 +134,12 @@ func noOlderLoadAfterInvalidate(t *testing.T, conf memberConfig) {
 	a.awaitMisses(1 + callers)
 	a.answer("old")
 
-	requireValue(t, "old", 1, early)
+	requireReport(t, "old", 1, early)
 	reports, loads := f.finish([]<-chan report{late}, func(m *handle) { m.answer("new") })
 	require.Equal(t, map[string]int{"new": callers}, reports[0].Values)
 	require.Equal(t, 1, loads)
 	require.EqualValues(t, 1, a.stats().RefusedFills)
-	requireValue(t, "new", 1, b.get(1))
+	requireReport(t, "new", 1, b.get(1))
 	require.Empty(t, f.loads)
 }
 
@@ -152,14 +152,14 @@ func noOlderFillAfterSet(t *testing.T, conf memberConfig) {
 	a.awaitMisses(1 + callers)
 
 	b.do(order{Do: "set", Value: "of b"})
-	requireValue(t, "of b", callers, a.get(callers)) // while the load is still under way
+	requireReport(t, "of b", callers, a.get(callers)) // while the load is still under way
 	a.answer("old")
 
-	requireValue(t, "old", 1, early)
-	requireValue(t, "of b", callers, late)
+	requireReport(t, "old", 1, early)
+	requireReport(t, "of b", callers, late)
 	require.EqualValues(t, 1, a.stats().RefusedFills)
-	requireValue(t, "of b", 1, a.get(1))
-	requireValue(t, "of b", 1, b.get(1))
+	requireReport(t, "of b", 1, a.get(1))
+	requireReport(t, "of b", 1, b.get(1))
 	require.Empty(t, f.loads)
 }
 
@@ -209,8 +209,8 @@ func TestSlowLoadKeepsItsLeaseAndOthersWait(t *testing.T) {
 	require.Equal(t, token, f.redis.Get(t.Context(), conf.lease()).Val())
 	a.answer("slow")
 
-	requireValue(t, "slow", 1, slow)
-	requireValue(t, "slow", callers, others)
+	requireReport(t, "slow", 1, slow)
+	requireReport(t, "slow", callers, others)
 	require.Empty(t, f.loads)
 	require.EqualValues(t, 1, a.stats().Fills)
 }
@@ -258,14 +258,14 @@ func TestFillOfPausedHolderIsRefused(t *testing.T) {
 	others := b.get(callers)
 	require.Same(t, b, f.awaitLoad())
 	b.answer("new")
-	requireValue(t, "new", callers, others)
+	requireReport(t, "new", callers, others)
 	a.Resume()
 	a.answer("old")
 
-	requireValue(t, "old", 1, early)
-	requireValue(t, "new", callers, late)
+	requireReport(t, "old", 1, early)
+	requireReport(t, "new", callers, late)
 	require.EqualValues(t, 1, a.stats().RefusedFills)
-	requireValue(t, "new", 1, a.get(1))
+	requireReport(t, "new", 1, a.get(1))
 	require.Empty(t, f.loads)
 }
 
@@ -284,12 +284,12 @@ func TestCallerWhoseLeaseWaitIsOverLoadsForItself(t *testing.T) {
 	require.Same(t, b, f.awaitLoad())
 	b.answer("own")
 
-	requireValue(t, "own", 1, own)
+	requireReport(t, "own", 1, own)
 	require.Zero(t, f.redis.Exists(t.Context(), conf.key()).Val(), "stored without a lease")
 	require.Equal(t, token, f.redis.Get(t.Context(), conf.lease()).Val())
 	a.answer("slow")
-	requireValue(t, "slow", 1, slow)
-	requireValue(t, "slow", 1, b.get(1))
+	requireReport(t, "slow", 1, slow)
+	requireReport(t, "slow", 1, b.get(1))
 	require.Empty(t, f.loads)
 }
 

@@ -119,16 +119,16 @@ func TestCacheStatus(t *testing.T) {
 		`c; fwd=miss`:                           {},
 	} {
 		require.Equal(t, want, info.CacheStatus("c"))
-		require.Regexp(t, member, want, "the table itself")
+		require.Regexp(t, cacheMember, want, "the table itself")
 	}
 }
 
-// The grammar of a member of Cache-Status, from RFC 9211 section 2 and RFC 8941 section 3: a token or a string, with
+// The grammar of a cacheMember of Cache-Status, from RFC 9211 section 2 and RFC 8941 section 3: a token or a string, with
 // parameters whose values here are integers, tokens, or true by being left out.
 var (
-	token  = `[A-Za-z*][-!#$%&'*+.^_|~0-9A-Za-z` + "`" + `:/]*`
-	quoted = `"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"`
-	member = regexp.MustCompile(`^(` + token + `|` + quoted + `)(; *[a-z*][a-z0-9_.*-]*(=(-?[0-9]{1,15}|` + token + `))?)*$`)
+	token       = `[A-Za-z*][-!#$%&'*+.^_|~0-9A-Za-z` + "`" + `:/]*`
+	quoted      = `"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"`
+	cacheMember = regexp.MustCompile(`^(` + token + `|` + quoted + `)(; *[a-z*][a-z0-9_.*-]*(=(-?[0-9]{1,15}|` + token + `))?)*$`)
 )
 
 func TestTheNameInCacheStatusIsATokenOrQuoted(t *testing.T) {
@@ -153,7 +153,7 @@ func TestTheNameInCacheStatusIsATokenOrQuoted(t *testing.T) {
 	} {
 		got := readthrough.Info{}.CacheStatus(name)
 		require.Equal(t, want+"; fwd=miss", got)
-		require.Regexp(t, member, got)
+		require.Regexp(t, cacheMember, got)
 	}
 }
 
@@ -162,6 +162,6 @@ func FuzzCacheStatusIsWellFormed(f *testing.F) {
 	f.Add("a \"b\"\r\n", uint8(5), int64(-1), false)
 	f.Fuzz(func(t *testing.T, name string, source uint8, ttl int64, stored bool) {
 		info := readthrough.Info{Source: readthrough.Source(source), TTL: time.Duration(ttl), Stored: stored}
-		require.Regexp(t, member, info.CacheStatus(name))
+		require.Regexp(t, cacheMember, info.CacheStatus(name))
 	})
 }
