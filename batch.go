@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -81,13 +82,15 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 			asked = append(asked, i)
 		}
 	}
-	for start := 0; start < len(asked); start += maxKeys {
-		some := asked[start:min(start+maxKeys, len(asked))]
+	var err error
+	for some := range slices.Chunk(asked, maxKeys) {
 		cmds := make([]redis.Cmder, len(some))
 		for j, i := range some {
 			cmds[j] = redis.NewStringCmd(ctx, "get", m.keys[i])
 		}
-		err := m.rt.cache.mux.Do(ctx, cmds...)
+		if err == nil { // else one wait for Redis is enough
+			err = m.rt.cache.mux.Do(ctx, cmds...)
+		}
 		for j, i := range some {
 			if err != nil {
 				m.found[i] = m.rt.read(ctx, m.keys[i], nil, err)

@@ -467,3 +467,24 @@ func TestFullRedisStillServes(t *testing.T) {
 	require.Equal(t, 3, v)
 	require.EqualValues(t, 1, rows.Stats().RedisErrors)
 }
+
+// TestNobodyWaitsForAHungRedisLongerThanTheBudget has callers queue behind those whom Redis does not answer.
+func TestNobodyWaitsForAHungRedisLongerThanTheBudget(t *testing.T) {
+	const budget = time.Second
+	server := redistest.Start(t)
+	cache := fleet(t, 1, func() redis.UniversalClient { return server.Client() }, readthrough.WithRedisTimeout(budget))[0]
+	rows := wrapper(t, cache, constant(1))
+	server.Pause()
+	defer server.Resume()
+	var wg sync.WaitGroup
+	for id := range 32 {
+		wg.Go(func() {
+			began := time.Now()
+			_, err := rows.Get(t.Context(), id)
+			if took := time.Since(began); err != nil || took > budget*3/2 {
+				t.Errorf("%v after %s", err, took)
+			}
+		})
+	}
+	wg.Wait()
+}

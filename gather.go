@@ -1,7 +1,6 @@
 package readthrough
 
 import (
-	"slices"
 	"sync"
 	"time"
 )
@@ -34,9 +33,7 @@ func (g *gather[K, V]) add(r *run[K, V]) {
 	case <-timer.C:
 	case <-group.full:
 	}
-	for some := range slices.Chunk(g.leave(group), g.rt.settings.batchSize) {
-		g.rt.steps(some)
-	}
+	g.rt.driveTogether(g.leave(group))
 }
 
 // join takes r into the group that gathers, or into a new one.

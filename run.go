@@ -40,6 +40,7 @@ type run[K, V any] struct {
 	batched    bool      // came together with others, or asked to: the batch loader loads it
 	seen       time.Time // an entry loaded no later than this is to be replaced
 	ended      func()    // called at the end, if not nil
+	slots      turns     // for the loads of runs that are driven together
 
 	token           string
 	asked           time.Duration // how long the last answer of Redis took
@@ -81,21 +82,30 @@ func (rt *ReadThrough[K, V]) prime(f *flight.Flight[outcome[V]], k K, r run[K, V
 // drive takes runs that begin together to their end. A run on its own first waits
 // for others, if WithGather says so.
 func (rt *ReadThrough[K, V]) drive(rs []*run[K, V]) {
-	if len(rs) == 1 && rt.gather != nil {
+	if len(rs) == 1 && rt.gather != nil && !rs[0].batched {
 		rt.gather.add(rs[0])
 		return
+	}
+	rt.driveTogether(rs)
+}
+
+// driveTogether takes rs to their end, in chunks of WithBatchSize side by side.
+func (rt *ReadThrough[K, V]) driveTogether(rs []*run[K, V]) {
+	slots := make(turns, maxParallel)
+	for _, r := range rs {
+		r.slots = slots
 	}
 	if len(rs) <= rt.settings.batchSize {
 		rt.steps(rs)
 		return
 	}
 	var wg sync.WaitGroup
-	slots := make(turns, maxBatches)
+	chunks := make(turns, maxBatches)
 	for some := range slices.Chunk(rs, rt.settings.batchSize) {
-		slots <- struct{}{}
+		chunks <- struct{}{}
 		chunk := func() { // ends with its loads
 			defer wg.Done()
-			defer slots.give()
+			defer chunks.give()
 			rt.steps(some)
 		}
 		wg.Add(1)
@@ -279,7 +289,7 @@ func (rt *ReadThrough[K, V]) load(rs []*run[K, V]) {
 // loadEach calls the loader for each of rs, some at a time. Those that have yet to
 // wait keep their leases.
 func (rt *ReadThrough[K, V]) loadEach(rs []*run[K, V]) {
-	slots := make(turns, maxParallel)
+	slots := rs[0].slots
 	var wg sync.WaitGroup
 	for _, r := range rs {
 		one := func() { // ends with its load
@@ -500,9 +510,19 @@ func (r *run[K, V]) settled(kept bool, err error, took time.Duration) {
 	r.OnSettle(kept, err != nil)
 }
 
+// finishAll hands out the results of rs. Those who came too late for them start
+// over, together.
 func finishAll[K, V any](rs []*run[K, V]) {
+	var again []*run[K, V]
 	for _, r := range rs {
-		r.finish()
+		r.finish(func(successor *run[K, V]) { again = append(again, successor) })
+	}
+	if len(again) > 0 {
+		rt := again[0].rt
+		if !rt.cache.spawn(func() { rt.drive(again) }) {
+			// Even a closed Cache finishes what it has begun.
+			go rt.drive(again) // ends as every flight does: the load timeout bounds it
+		}
 	}
 	release(rs)
 	for _, r := range rs {
@@ -512,8 +532,9 @@ func finishAll[K, V any](rs []*run[K, V]) {
 	}
 }
 
-// finish hands the result to those who came early enough for it.
-func (r *run[K, V]) finish() {
+// finish hands the result to those who came early enough for it, and the flight of
+// the others to again.
+func (r *run[K, V]) finish(again func(*run[K, V])) {
 	before := r.loadBegan
 	switch {
 	case r.skipped:
@@ -523,14 +544,12 @@ func (r *run[K, V]) finish() {
 	case r.loadBegan == 0:
 		before = flight.Everyone // every caller has gone while the flight waited
 	}
-	down := r.Down
-	k, rt, now := r.key, r.rt, r.now
 	r.flight.Finish(r.out, before, func(f *flight.Flight[outcome[V]]) {
-		again := run[K, V]{now: now}
-		if down {
-			again.Course = lease.Alone()
+		successor := run[K, V]{now: r.now, batched: r.batched}
+		if r.Down {
+			successor.Course = lease.Alone()
 		}
-		rt.begin(f, k, again)
+		again(r.rt.prime(f, r.key, successor))
 	})
 }
 

@@ -24,8 +24,9 @@ func (rt *ReadThrough[K, V]) SetMany(ctx context.Context, pairs iter.Seq2[K, V])
 	var errs []error
 	var items []lease.Item
 	var unkept []string // WithTTLFor says that their values are not to be kept: so none is
+	var down error      // Redis cannot be reached: what follows is not sent, only noted as failed
 	flush := func() {
-		errs = append(errs, rt.store(ctx, items), rt.invalidate(ctx, unkept))
+		errs = append(errs, rt.store(ctx, items, &down), rt.invalidate(ctx, unkept))
 		items, unkept = nil, nil
 	}
 	for k, v := range pairs {
@@ -65,12 +66,22 @@ func oneError(errs []error) error {
 	return errors.Join(found...)
 }
 
-func (rt *ReadThrough[K, V]) store(ctx context.Context, items []lease.Item) error {
+// store stores items, unless down says that it would fail.
+func (rt *ReadThrough[K, V]) store(ctx context.Context, items []lease.Item, down *error) error {
 	keys := make([]string, len(items))
 	for i, item := range items {
 		keys[i] = item.Key
 	}
-	return rt.write(ctx, "set", keys, func() ([]string, error) { return rt.cache.leases.Set(ctx, items...) })
+	return rt.write(ctx, "set", keys, func() (left []string, err error) {
+		if *down != nil {
+			return keys, *down
+		}
+		left, err = rt.cache.leases.Set(ctx, items...)
+		if len(left) == len(keys) {
+			*down = err
+		}
+		return left, err
+	})
 }
 
 // Invalidate says that the values of ks have changed: call it after the write. A

@@ -229,9 +229,16 @@ func (f *Flight[T]) Forgotten() bool {
 }
 
 // Finish gives result to those who had joined before the given Mark, and carries
-// the others into the flight that the key has by then, or into a new one, which
-// again runs.
-func (f *Flight[T]) Finish(result T, before Mark, again Course[T]) {
+// the others into the flight that the key has by then, or into a new one. That one
+// it hands to again, which must see to it that it is run, and need not wait for it.
+func (f *Flight[T]) Finish(result T, before Mark, again func(successor *Flight[T])) {
+	if successor := f.handOut(result, before); successor != nil {
+		again(successor)
+	}
+}
+
+// handOut does what Finish does, but for running the new flight.
+func (f *Flight[T]) handOut(result T, before Mark) (successor *Flight[T]) {
 	g := f.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -248,15 +255,12 @@ func (f *Flight[T]) Finish(result T, before Mark, again Course[T]) {
 			}
 			if next == nil {
 				next = g.open(s.ctx, f.Key)
-				// Even a group that takes no more finishes what it has begun.
-				successor := next
-				if !g.Go(func() { again(successor) }) {
-					go again(successor) // ends as every flight does: the load's timeout bounds it
-				}
+				successor = next
 			}
 			next.take(s)
 		}
 	}
+	return successor
 }
 
 // take gives s a seat in f: a caller who has just come, or one carried over from an

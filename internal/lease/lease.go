@@ -67,6 +67,7 @@ type Acquired struct {
 // Acquire asks for the leases of all requests, and for the entries, in one round trip.
 func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	answers := make([]Acquired, 0, len(requests))
+	var err error
 	for some := range slices.Chunk(requests, maxKeys) {
 		asked := make([]acquire, len(some))
 		cmds := make([]redis.Cmder, 0, 3*len(some))
@@ -74,7 +75,9 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 			asked[i] = newAcquire(ctx, r)
 			cmds = append(cmds, asked[i].cmds()...)
 		}
-		err := s.redis.Do(ctx, cmds...)
+		if err == nil { // else the rest would fail alike
+			err = s.redis.Do(ctx, cmds...)
+		}
 		for i := range asked {
 			if err != nil {
 				answers = append(answers, Acquired{Err: err})
@@ -211,6 +214,7 @@ func failures(outcomes []Outcome, key func(int) string) (left []string, err erro
 // Kept if the entry was stored.
 func (s *Store) Put(ctx context.Context, items ...Item) []Outcome {
 	outcomes := make([]Outcome, 0, len(items))
+	var err error
 	for some := range slices.Chunk(items, maxKeys) {
 		cmds := make([]redis.Cmder, len(some))
 		for i, item := range some {
@@ -220,7 +224,9 @@ func (s *Store) Put(ctx context.Context, items ...Item) []Outcome {
 				cmds[i] = redis.NewStatusCmd(ctx, "set", item.Key, item.Entry)
 			}
 		}
-		err := s.redis.Do(ctx, cmds...)
+		if err == nil { // else the rest would fail alike
+			err = s.redis.Do(ctx, cmds...)
+		}
 		for _, cmd := range cmds {
 			failed := err
 			if failed == nil {

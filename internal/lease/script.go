@@ -85,17 +85,25 @@ type do func(ctx context.Context, cmds ...redis.Cmder) error
 // that Redis does not know yet are sent again, by their text.
 func run[T any](ctx context.Context, do do, items []T, callFor func(T) call) []Outcome {
 	outcomes := make([]Outcome, 0, len(items))
+	var err error
 	for some := range slices.Chunk(items, maxKeys) {
+		if err != nil { // the rest would fail alike
+			outcomes = append(outcomes, slices.Repeat([]Outcome{{Err: err}}, len(some))...)
+			continue
+		}
 		calls := make([]call, len(some))
 		for i, item := range some {
 			calls[i] = callFor(item)
 		}
-		outcomes = append(outcomes, runCalls(ctx, do, calls)...)
+		var ended []Outcome
+		ended, err = runCalls(ctx, do, calls)
+		outcomes = append(outcomes, ended...)
 	}
 	return outcomes
 }
 
-func runCalls(ctx context.Context, do do, calls []call) []Outcome {
+// runCalls is run for one round trip, whose error it returns as well.
+func runCalls(ctx context.Context, do do, calls []call) ([]Outcome, error) {
 	cmds := make([]redis.Cmder, len(calls))
 	for i := range calls {
 		cmds[i] = calls[i].cmd(ctx, "evalsha", calls[i].script.sha1)
@@ -114,7 +122,7 @@ func runCalls(ctx context.Context, do do, calls []call) []Outcome {
 		}
 	}
 	if len(unknown) == 0 {
-		return outcomes
+		return outcomes, err
 	}
 	again := make([]redis.Cmder, len(unknown))
 	for j, i := range unknown {
@@ -128,7 +136,7 @@ func runCalls(ctx context.Context, do do, calls []call) []Outcome {
 			outcomes[i] = outcomeOf(again[j])
 		}
 	}
-	return outcomes
+	return outcomes, err
 }
 
 func outcomeOf(cmd redis.Cmder) Outcome {

@@ -19,8 +19,10 @@ type breaker struct {
 	open     atomic.Bool
 	onState  func(open bool)
 
-	mu     sync.Mutex
-	untold []bool // changes of open that onState has not been told
+	mu      sync.Mutex
+	untold  []bool // changes of open that onState has not been told
+	telling bool
+	tellers sync.WaitGroup
 }
 
 func newBreaker(cfg Config) *breaker {
@@ -35,9 +37,7 @@ func newBreaker(cfg Config) *breaker {
 		OnStateChange: func(_ string, from, to gobreaker.State) {
 			open := to != gobreaker.StateClosed
 			if b.open.Swap(open) != open && b.onState != nil {
-				b.mu.Lock()
-				b.untold = append(b.untold, open)
-				b.mu.Unlock()
+				b.changed(open)
 			}
 		},
 	})
@@ -82,15 +82,32 @@ func (b *breaker) report(err error) {
 	}
 }
 
-// tell calls onState for what has changed. It is called with no lock held,
-// gobreaker's among them: what listens may well ask the cache something.
-func (b *breaker) tell() {
+// changed has onState told, on a goroutine of its own: what listens may take its
+// time, or ask the cache something, and must not hold a round trip up.
+func (b *breaker) changed(open bool) {
 	b.mu.Lock()
-	untold := b.untold
-	b.untold = nil
-	b.mu.Unlock()
-	for _, open := range untold {
-		b.onState(open)
+	defer b.mu.Unlock()
+	b.untold = append(b.untold, open)
+	if !b.telling {
+		b.telling = true
+		b.tellers.Go(b.tell) // ends when all is told; Close waits for it
+	}
+}
+
+// tell tells onState what has changed, in order and with no lock held.
+func (b *breaker) tell() {
+	for {
+		b.mu.Lock()
+		untold := b.untold
+		b.untold = nil
+		b.telling = len(untold) > 0
+		b.mu.Unlock()
+		if len(untold) == 0 {
+			return
+		}
+		for _, open := range untold {
+			b.onState(open)
+		}
 	}
 }
 

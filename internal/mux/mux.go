@@ -109,20 +109,20 @@ type call struct {
 	cmds  []redis.Cmder // or else these commands, one after the other on one connection
 	size  int           // bytes that the call adds to its pipeline, roughly
 	force bool          // sent even though the breaker is open
-	since time.Time     // when it was queued
+	since time.Time     // when it was queued; zero: it was not
 	ride  *worker       // whose trip the caller makes itself
 
 	done  chan struct{} // told once the fields below are set
 	reply []byte
 	err   error
 
-	gone bool // under the Mux's lock: the caller has given up
+	gone bool // under the Mux's lock: the caller has given up, or was released before its pipeline
 	late bool // a pipeline may still read the call: it cannot be used again
 }
 
 // timeOut releases a caller who has waited for too long.
 func (c *call) timeOut() {
-	c.late, c.err = true, ErrTimeout
+	c.gone, c.late, c.err = true, true, ErrTimeout
 	c.done <- struct{}{}
 }
 
@@ -257,17 +257,14 @@ func (m *Mux) recycle(c *call) {
 // pipeline. It runs on a timer while there is anything to watch, so that no
 // caller needs a timer of its own.
 func (m *Mux) sweep() {
-	m.sweepLocked()
-	m.breaker.tell()
-}
-
-func (m *Mux) sweepLocked() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	late := time.Now().Add(-m.timeout)
 	for t := range m.running {
 		if t.sent.Before(late) {
 			m.giveUp(t)
+		} else {
+			t.leaveBehind(late)
 		}
 	}
 	for m.busy < maxPipelines {
@@ -313,6 +310,7 @@ func (m *Mux) Close(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() { // ends with the last worker, which the client's own timeouts bound
 		m.workers.Wait()
+		m.breaker.tellers.Wait()
 		close(ended)
 	}()
 	select {
@@ -321,7 +319,7 @@ func (m *Mux) Close(ctx context.Context) error {
 	case <-ctx.Done():
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		return fmt.Errorf("%d round trips have not ended: %w", m.busy+m.stuck, ctx.Err())
+		return fmt.Errorf("%d round trips have not ended: %w", len(m.running)+m.stuck, ctx.Err())
 	}
 }
 

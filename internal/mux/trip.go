@@ -215,17 +215,22 @@ func (m *Mux) embark() *trip {
 	return t
 }
 
-// release tells each caller of t how its call ended.
+// release tells each caller of t who still waits how its call ended.
 func (m *Mux) release(t *trip) {
 	var failed error
 	answered := false
 	for i, c := range t.calls {
+		var reply []byte
+		var err error
 		if get := t.gets[i]; get != nil {
-			c.reply, c.err = get.Bytes()
+			reply, err = get.Bytes()
 		} else {
-			c.err = firstFailure(c.cmds)
+			err = firstFailure(c.cmds)
 		}
-		if err := verdict(c.err); err != nil {
+		if !c.late { // else it has been released, and its fields are its caller's
+			c.reply, c.err = reply, err
+		}
+		if err := verdict(err); err != nil {
 			failed = err
 		} else {
 			answered = true
@@ -238,10 +243,9 @@ func (m *Mux) release(t *trip) {
 	}
 	m.conclude(t, failed)
 	for _, c := range t.calls {
-		c.done <- struct{}{}
-	}
-	if failed != nil || t.probe != nil {
-		m.breaker.tell()
+		if !c.late {
+			c.done <- struct{}{}
+		}
 	}
 }
 
@@ -252,6 +256,16 @@ func (m *Mux) conclude(t *trip, failed error) {
 		return
 	}
 	m.breaker.report(failed)
+}
+
+// leaveBehind releases those callers of t who have waited for too long if the time
+// in the queue is counted. The Mux's lock is held.
+func (t *trip) leaveBehind(late time.Time) {
+	for _, c := range t.calls {
+		if !c.late && !c.since.IsZero() && c.since.Before(late) {
+			c.timeOut()
+		}
+	}
 }
 
 // giveUp releases the callers of a trip that takes too long, and its place for
@@ -265,7 +279,9 @@ func (m *Mux) giveUp(t *trip) {
 	}
 	m.conclude(t, ErrTimeout)
 	for _, c := range t.calls {
-		c.timeOut()
+		if !c.late {
+			c.timeOut()
+		}
 	}
 	t.cancel()
 }
