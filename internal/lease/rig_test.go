@@ -118,6 +118,7 @@ func (r *rig) ctx() context.Context { return context.Background() }
 // onEach runs a test on miniredis and on a redis-server.
 func onEach(t *testing.T, test func(*testing.T, *rig)) {
 	t.Helper()
+	t.Parallel()
 	for name, dial := range map[string]func(t *testing.T) *redis.Client{
 		"miniredis": func(t *testing.T) *redis.Client {
 			client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})

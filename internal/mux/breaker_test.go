@@ -194,6 +194,24 @@ func TestForceIsSentWhileTheBreakerIsOpen(t *testing.T) {
 	})
 }
 
+func TestForcedRoundTripsTakeNoPlaceFromOthers(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		r.trip(t)
+		for range 3 {
+			r.force(set("k", "1"))
+		}
+		time.Sleep(openFor + 1)
+		r.meet(t, served) // the probe closes the breaker
+		a, b := r.get(r.ctx, "a"), r.get(r.ctx, "b")
+		trips := r.underWay()
+		require.Len(t, trips, 5, "both are sent at once")
+		trips[3].answer(served)
+		trips[4].answer(served)
+		a.requireValue(t, "a")
+		b.requireValue(t, "b")
+	})
+}
+
 func TestForceIsLikeDoWhileTheBreakerIsClosed(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
 		first, second := r.fill(t)
