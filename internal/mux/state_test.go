@@ -40,7 +40,8 @@ func TestOnStateMayAskTheMux(t *testing.T) {
 		timeout time.Duration
 		flow    answer // nil: Redis hangs
 	}{
-		"after a timeout": {10 * time.Millisecond, nil},
+		"after a failed round trip": {time.Minute, failing(errConn)},
+		"after a timeout":           {10 * time.Millisecond, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var m *mux.Mux
