@@ -2,6 +2,6 @@
 
 package lease_test
 
-// The search runs on one goroutine, so the race detector has nothing to find in it
-// and makes it several times slower.
+// underRace leaves the larger searches out: they run on one goroutine, where the
+// race detector has nothing to find, and it makes them several times slower.
 const underRace = true

@@ -37,11 +37,12 @@ func TestEveryInterleavingIsCoherent(t *testing.T) {
 		{"two processes write", scenario{callers: "AB", writers: "AB", polls: 1, leaseExpiries: 2, crashes: 1}},
 		{"one sets, one invalidates", scenario{callers: "AB", writers: "AB", sets: 1, oneByOne: true, leaseExpiries: 2}},
 		{"one invalidates, one sets", scenario{callers: "AB", writers: "AB", sets: 2, oneByOne: true, leaseExpiries: 2}},
+		{"callers of one process", scenario{callers: "AA", writers: "B", polls: 1, leaseExpiries: 1, lostAnswers: 1, unstorable: 1}},
 		{"everything at once", scenario{callers: "AAB", writers: "AB", leaseExpiries: 1, crashes: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.name == "everything at once" && (testing.Short() || underRace) {
-				t.Skip("takes seconds, and the scenarios above have its parts")
+			if len(c.callers+c.writers) == 5 && testing.Short() || len(c.callers) == 3 && underRace {
+				t.Skip("takes long, and the others have its parts")
 			}
 			requireCoherent(t, c.scenario)
 		})

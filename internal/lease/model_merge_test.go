@@ -1,9 +1,8 @@
 package lease_test
 
 import (
-	"bytes"
+	"cmp"
 	"slices"
-	"unsafe"
 
 	"github.com/readthrough-go/readthrough/internal/lease"
 )
@@ -127,7 +126,7 @@ func (w *world) eachVersion(f func(*uint8)) {
 
 func (w *world) sortFlights(p int) {
 	fs, s := &w.flights[p], &w.seatings[p]
-	if order(fs[0], fs[1]) >= 0 {
+	if order(&fs[0], &fs[1]) >= 0 {
 		return
 	}
 	fs[0], fs[1] = fs[1], fs[0]
@@ -139,14 +138,12 @@ func (w *world) sortFlights(p int) {
 	}
 }
 
-// order compares all but the token.
-func order(a, b flying) int {
-	a.token, b.token = 0, 0
-	return bytes.Compare(raw(&a), raw(&b))
+// order compares what tells two flights apart as a rule. Those that it takes for
+// equal stay as they are, which only merges less.
+func order(a, b *flying) int {
+	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.Step, b.Step), cmp.Compare(a.version, b.version),
+		cmp.Compare(a.polls, b.polls), cmp.Compare(a.sent, b.sent), cmp.Compare(a.began, b.began))
 }
-
-// raw is the bytes of a flying, all of whose fields are one byte long.
-func raw(f *flying) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(f)), unsafe.Sizeof(*f)) }
 
 func (m *model) sortCallers(w *world) {
 	for i := 1; i < len(m.callers); i++ {
