@@ -20,6 +20,8 @@ import (
 const (
 	memberEntry = "fleet member"
 	memberEnv   = "READTHROUGH_TEST_MEMBER"
+	// patient has Open's client wait as long as the member's cache does.
+	patient = "?dial_timeout=30s&read_timeout=30s&write_timeout=30s&pool_timeout=30s"
 	// soon is far longer than anything that is waited for takes, even on a busy machine.
 	soon = 30 * time.Second
 )
@@ -42,7 +44,7 @@ type order struct {
 	ID    int
 	Do    string // get, watch, set, invalidate, stats, or load: the answer to a load
 	Times int    // of get and watch: how many goroutines do it
-	Value string // of set and load, and the one that watch waits for
+	Value string // of set and load, and the least that watch waits for
 }
 
 type report struct {
@@ -76,13 +78,13 @@ func serveOrders() error {
 	if err := json.Unmarshal([]byte(os.Getenv(memberEnv)), &conf); err != nil {
 		return err
 	}
-	client, err := readthrough.Open(conf.URL)
+	client, err := readthrough.Open(conf.URL + patient)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	// A busy machine must not look like an outage.
-	cache, err := readthrough.NewCache(client, readthrough.WithRedisTimeout(5*time.Second))
+	cache, err := readthrough.NewCache(client, readthrough.WithRedisTimeout(soon))
 	if err != nil {
 		return err
 	}
@@ -105,7 +107,7 @@ func serveOrders() error {
 }
 
 func (c memberConfig) options() []readthrough.Option {
-	opts := []readthrough.Option{readthrough.WithJitter(0)}
+	opts := []readthrough.Option{readthrough.WithJitter(0), readthrough.WithLoadTimeout(10 * soon)}
 	if c.TTL > 0 {
 		opts = append(opts, readthrough.WithTTL(c.TTL))
 	}
@@ -176,11 +178,15 @@ func (m *member) together(n int, read func() (string, error)) (values map[string
 	return values, failed
 }
 
-// watch reads a row that counts up until it is at last.
+// watch reads a row that counts up until it is at last, or beyond: on a busy machine a value can come and go unseen.
 func (m *member) watch(ctx context.Context, last string) (string, error) {
-	for seen := 0; ; {
+	end, err := strconv.Atoi(last)
+	if err != nil {
+		return last, err
+	}
+	for seen := 0; seen < end; {
 		v, err := m.rows.Get(ctx, m.row)
-		if err != nil || v == last {
+		if err != nil {
 			return v, err
 		}
 		n, err := strconv.Atoi(v)
@@ -189,6 +195,7 @@ func (m *member) watch(ctx context.Context, last string) (string, error) {
 		}
 		seen = n
 	}
+	return last, nil
 }
 
 // processes is a fleet as the test sees it.
@@ -213,7 +220,7 @@ type handle struct {
 // startProcesses starts a process for each conf; the first one's URL is where the test looks at Redis, too.
 func startProcesses(t *testing.T, confs ...memberConfig) *processes {
 	t.Helper()
-	client, err := readthrough.Open(confs[0].URL)
+	client, err := readthrough.Open(confs[0].URL + patient)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	f := &processes{t: t, redis: client, loads: make(chan *handle, 10_000)}
