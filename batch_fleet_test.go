@@ -29,7 +29,7 @@ type many struct {
 	err     error
 }
 
-// ask has rows asked for ids on a goroutine of its own.
+// askMany has rows asked for ids on a goroutine of its own.
 func askMany(rows *readthrough.ReadThrough[int, int], ids []int) <-chan many {
 	got := make(chan many, 1)
 	go func() {
