@@ -1,0 +1,5 @@
+package workload
+
+// RegisterChildren registers what the processes of the fleet run. It is called
+// before redistest.RunIfChild.
+func RegisterChildren() {}

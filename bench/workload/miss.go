@@ -1,0 +1,52 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"github.com/readthrough-go/readthrough/bench/measure"
+	"github.com/readthrough-go/readthrough/bench/peers"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+// Miss reads keys that nobody has read before, with a loader that costs nothing.
+func Miss(e *Env) (*Section, error) {
+	server := redistest.Start(e)
+	names := []string{peers.Readthrough, peers.Raw, peers.GoRedisCache, peers.RockscacheWeak, peers.Rueidis}
+	ops := make(map[string]measure.Op)
+	for _, name := range names {
+		peer, err := peers.All[Book]()[name](server.Addr(), loadBook)
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", name, err)
+		}
+		defer peer.Close() // it has served all its calls: an error would come too late
+		ops[name] = missOp(peer, keysOf(name, 1)[0])
+	}
+	levels := newLevels(names, 1, 128)
+	if err := race(e, levels, ops); err != nil {
+		return nil, err
+	}
+	s := &Section{
+		Title: "Misses",
+		Text: "Each call reads a key that nobody has read before. The loader costs nothing, so this is the price of a miss itself: " +
+			"two commands for those who only store what they have loaded; a lease as well where concurrent loads in other processes " +
+			"and invalidations are minded.",
+	}
+	s.compare("misses", levels)
+	return s, nil
+}
+
+func missOp(peer peers.Peer[Book], key string) measure.Op {
+	var next atomic.Int64
+	namespace := key[:len(key)-7]
+	return func(ctx context.Context, _ *rand.Rand) error {
+		key := fmt.Sprintf("%s%07d", namespace, next.Add(1))
+		v, err := peer.Get(ctx, key)
+		if err == nil && v.ID != idOf(key) {
+			err = fmt.Errorf("the value of %s is that of %d", key, v.ID)
+		}
+		return err
+	}
+}
