@@ -52,6 +52,14 @@ func (c *Contest) Median(name string, what func(Sample) float64) float64 {
 	return Median(values)
 }
 
+// Loads is the sum of the loads that the contender needed.
+func (c *Contest) Loads(name string) (sum int64) {
+	for _, s := range c.samples[name] {
+		sum += s.Loads
+	}
+	return sum
+}
+
 // Ratio is the median, over the rounds, of the contender's what divided by the
 // rival's in the same round.
 func (c *Contest) Ratio(name, rival string, what func(Sample) float64) float64 {

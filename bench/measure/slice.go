@@ -17,6 +17,7 @@ type Sample struct {
 	Elapsed        time.Duration
 	P50, P99, Max  time.Duration
 	Bytes, Mallocs float64 // allocated, for each operation
+	Loads          int64   // that the operations needed; counted by whoever knows
 }
 
 // NsPerOp is the wall time for each operation, like that of a parallel Go benchmark.

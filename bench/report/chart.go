@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"image/color"
 	"math"
 
@@ -31,7 +32,7 @@ func draw(c workload.Chart, file string) error {
 	p.BackgroundColor = color.White // a page may be dark
 	p.Legend.Top = true
 	if c.LogY {
-		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		p.Y.Tick.Marker = decades{}
 	}
 	p.Add(horizontal())
 	add := addPoints
@@ -43,12 +44,7 @@ func draw(c workload.Chart, file string) error {
 			return err
 		}
 	}
-	// Room for the legend above the data.
-	if c.LogY {
-		p.Y.Max *= math.Pow(p.Y.Max/p.Y.Min, 0.35)
-	} else {
-		p.Y.Min, p.Y.Max = 0, p.Y.Max*1.35
-	}
+	p.Y.Max += 0.45 * (p.Y.Max - p.Y.Min) // room for the legend above the data
 	return p.Save(chartWidth, chartHeight, file)
 }
 
@@ -59,10 +55,35 @@ func horizontal() *plotter.Grid {
 	return g
 }
 
+// height is where a value stands on the axis. A logarithmic axis is made here, and
+// not by gonum's LogScale, because bars need a foot to stand on: it is at a third.
+func height(c workload.Chart, v float64) float64 {
+	if !c.LogY {
+		return v
+	}
+	return max(0, math.Log10(3*v))
+}
+
+// decades are the ticks of a logarithmic axis: powers of ten.
+type decades struct{}
+
+// Ticks implements plot.Ticker.
+func (decades) Ticks(_, most float64) []plot.Tick {
+	var ticks []plot.Tick
+	for power := 1.0; math.Log10(3*power) < most; power *= 10 {
+		ticks = append(ticks, plot.Tick{Value: math.Log10(3 * power), Label: fmt.Sprintf("%.0f", power)})
+	}
+	return ticks
+}
+
 // addBars adds the bars of one series, beside those of the others.
 func addBars(p *plot.Plot, c workload.Chart, i int) error {
 	width := chartWidth * 0.7 / vg.Length(len(c.Groups)*len(c.Series))
-	bars, err := plotter.NewBarChart(plotter.Values(c.Series[i].Y), width)
+	heights := make(plotter.Values, len(c.Series[i].Y))
+	for j, y := range c.Series[i].Y {
+		heights[j] = height(c, y)
+	}
+	bars, err := plotter.NewBarChart(heights, width)
 	if err != nil {
 		return err
 	}
@@ -78,7 +99,7 @@ func addBars(p *plot.Plot, c workload.Chart, i int) error {
 func addPoints(p *plot.Plot, c workload.Chart, i int) error {
 	points := make(plotter.XYs, len(c.Series[i].X))
 	for j := range points {
-		points[j] = plotter.XY{X: c.Series[i].X[j], Y: c.Series[i].Y[j]}
+		points[j] = plotter.XY{X: c.Series[i].X[j], Y: height(c, c.Series[i].Y[j])}
 	}
 	dots, err := plotter.NewScatter(points)
 	if err != nil {

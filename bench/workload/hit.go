@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
+	"time"
 
 	"github.com/readthrough-go/readthrough/bench/measure"
 	"github.com/readthrough-go/readthrough/bench/peers"
@@ -30,7 +32,7 @@ func Hit(e *Env) (*Section, error) {
 	s := &Section{
 		Title: "Hits of a struct of ten fields",
 		Text: fmt.Sprintf("Each goroutine reads one of %d keys after the other, chosen at random. The value has a time, a slice and a map. "+
-			"B/op and allocs/op are of the whole process.", e.Keys),
+			"B/op and allocs/op are of the whole process. A load means that a reader went past a Redis that had not answered in time.", e.Keys),
 		Charts: []Chart{hitChart(contests)},
 	}
 	s.compare("hits", contests)
@@ -75,6 +77,27 @@ func (l level) caption() string {
 	return fmt.Sprintf("%d goroutines", l.goroutines)
 }
 
+// contender is one peer in a contest.
+type contender struct {
+	op    measure.Op
+	loads atomic.Int64
+}
+
+func (c *contender) slice(goroutines int, d time.Duration) (measure.Sample, error) {
+	before := c.loads.Load()
+	s, err := measure.Slice(context.Background(), goroutines, d, c.op)
+	s.Loads = c.loads.Load() - before
+	return s, err
+}
+
+// counted counts the calls of a loader.
+func counted[V any](load peers.Loader[V], calls *atomic.Int64) peers.Loader[V] {
+	return func(ctx context.Context, key string) (V, error) {
+		calls.Add(1)
+		return load(ctx, key)
+	}
+}
+
 // newLevels are contests between the same contenders.
 func newLevels(names []string, goroutines ...int) []level {
 	levels := make([]level, len(goroutines))
@@ -87,24 +110,26 @@ func newLevels(names []string, goroutines ...int) []level {
 // hits has the peers read keys that are in Redis, on a server of their own.
 func hits[V value](e *Env, names []string, goroutines []int, keys int, load peers.Loader[V]) ([]level, error) {
 	server := redistest.Start(e)
-	ops := make(map[string]measure.Op)
+	all := make(map[string]*contender)
 	for _, name := range names {
-		peer, err := peers.All[V]()[name](server.Addr(), load)
+		c := &contender{}
+		peer, err := peers.All[V]()[name](server.Addr(), counted(load, &c.loads))
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", name, err)
 		}
 		defer peer.Close() // it has served all its calls: an error would come too late
-		if ops[name], err = hitOp(peer, keysOf(name, keys)); err != nil {
+		if c.op, err = hitOp(peer, keysOf(name, keys)); err != nil {
 			return nil, fmt.Errorf("fill %s: %w", name, err)
 		}
+		all[name] = c
 	}
 	levels := newLevels(names, goroutines...)
-	return levels, race(e, levels, ops)
+	return levels, race(e, levels, all)
 }
 
 // race runs the contests at all numbers of goroutines. A round goes through all of
 // them, so that they can be compared too. Nobody's connections are cold in it.
-func race(e *Env, levels []level, ops map[string]measure.Op) error {
+func race(e *Env, levels []level, all map[string]*contender) error {
 	for round := range e.Rounds + 1 {
 		for _, l := range levels {
 			contest := l.Contest
@@ -112,7 +137,7 @@ func race(e *Env, levels []level, ops map[string]measure.Op) error {
 				contest = measure.NewContest(l.Names) // forgotten: a rehearsal
 			}
 			err := contest.Round(func(name string) (measure.Sample, error) {
-				return measure.Slice(context.Background(), l.goroutines, e.Slice, ops[name])
+				return all[name].slice(l.goroutines, e.Slice)
 			})
 			if err != nil {
 				return err
@@ -146,7 +171,7 @@ func mallocs(s measure.Sample) float64 { return s.Mallocs }
 // speedTable compares all contenders with this library: the first.
 func speedTable(caption string, c *measure.Contest) Table {
 	t := Table{Caption: caption, Columns: []string{
-		"", "ops/s", "ns/op", "p50 µs", "p99 µs", "B/op", "allocs/op", "readthrough's ops/s by theirs",
+		"", "ops/s", "ns/op", "p50 µs", "p99 µs", "B/op", "allocs/op", "loads", "readthrough's ops/s by theirs",
 	}}
 	micros := func(d func(measure.Sample) float64, name string) string {
 		return fmt.Sprintf("%.1f", c.Median(name, d)/1e3)
@@ -163,6 +188,7 @@ func speedTable(caption string, c *measure.Contest) Table {
 			micros(func(s measure.Sample) float64 { return float64(s.P99) }, name),
 			fmt.Sprintf("%.0f", c.Median(name, func(s measure.Sample) float64 { return s.Bytes })),
 			fmt.Sprintf("%.1f", c.Median(name, mallocs)),
+			fmt.Sprint(c.Loads(name)),
 			faster)
 	}
 	return t

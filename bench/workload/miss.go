@@ -15,17 +15,19 @@ import (
 func Miss(e *Env) (*Section, error) {
 	server := redistest.Start(e)
 	names := []string{peers.Readthrough, peers.Raw, peers.GoRedisCache, peers.RockscacheWeak, peers.Rueidis}
-	ops := make(map[string]measure.Op)
+	all := make(map[string]*contender)
 	for _, name := range names {
-		peer, err := peers.All[Book]()[name](server.Addr(), loadBook)
+		c := &contender{}
+		peer, err := peers.All[Book]()[name](server.Addr(), counted(loadBook, &c.loads))
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", name, err)
 		}
 		defer peer.Close() // it has served all its calls: an error would come too late
-		ops[name] = missOp(peer, keysOf(name, 1)[0])
+		c.op = missOp(peer, keysOf(name, 1)[0])
+		all[name] = c
 	}
 	levels := newLevels(names, 1, 128)
-	if err := race(e, levels, ops); err != nil {
+	if err := race(e, levels, all); err != nil {
 		return nil, err
 	}
 	s := &Section{

@@ -21,6 +21,8 @@ var All = []Workload{
 	{"hit", Hit},
 	{"large", Large},
 	{"miss", Miss},
+	{"stampede", Stampede},
+	{"hung", Hung},
 }
 
 // Env is where a workload runs.
