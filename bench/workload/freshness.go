@@ -1,3 +1,186 @@
 package workload
 
-func freshness(j job, c *conversation) error { return nil }
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/bench/peers"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+// pace is the time between two calls of the fleet.
+const pace = time.Millisecond
+
+// modes are the ways to treat a key whose TTL ends.
+var modes = []string{"WithStale", "WithEarlyRefresh", "neither"}
+
+func modeOptions(mode string, ttl time.Duration) []readthrough.Option {
+	// Jitter would only shorten the TTL: there is a single key.
+	opts := []readthrough.Option{readthrough.WithTTL(ttl), readthrough.WithJitter(0)}
+	switch mode {
+	case "WithStale":
+		opts = append(opts, readthrough.WithStale(ttl))
+	case "WithEarlyRefresh":
+		opts = append(opts, readthrough.WithEarlyRefresh(1))
+	}
+	return opts
+}
+
+// watch is what a process, or the fleet, saw of one key.
+type watch struct {
+	Loads  int64
+	Failed int64
+	At     []time.Duration // when each call began
+	Took   []time.Duration
+}
+
+// Freshness reads one key for many of its lifetimes.
+func Freshness(e *Env) (*Section, error) {
+	s := &Section{
+		Title: "A hot key whose TTL ends",
+		Text: fmt.Sprintf("%d processes together read one key 1,000 times a second for %d TTLs; the loader takes %v. No call waits for the one "+
+			"before. The first load, before all others, is not counted. Jitter is off, as there is one key. XFetch (WithEarlyRefresh(1)) refreshes "+
+			"the earlier the more callers there are, by about the load time times the logarithm of the calls made in one load: with a short TTL "+
+			"it refreshes more often.", fleetSize, e.Lifetimes, e.LoadTime),
+	}
+	t := Table{Columns: []string{"", "TTL", "calls", "median", "p99", "worst", "calls over 20 ms", "loads per TTL", "calls failed"}}
+	for i, ttl := range e.TTLs {
+		seen := make(map[string]watch)
+		for _, mode := range modes {
+			if i > 0 && mode == "neither" {
+				continue // once is contrast enough
+			}
+			w, err := watchKey(e, mode, ttl)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", mode, err)
+			}
+			seen[mode] = w
+			t.Add(w.row(mode, ttl, e.Lifetimes)...)
+			if mode != "neither" {
+				s.Targets = append(s.Targets, w.targets(mode, ttl, e.Lifetimes)...)
+			}
+		}
+		if i == 0 {
+			s.Charts = append(s.Charts, freshnessChart(ttl, seen))
+		}
+	}
+	s.Tables = []Table{t}
+	return s, nil
+}
+
+// watchKey has a fleet read a key in one mode.
+func watchKey(e *Env, mode string, ttl time.Duration) (watch, error) {
+	var all watch
+	server := redistest.Start(e)
+	f, err := startFleet(e, "freshness", job{
+		Addr: server.Addr(), Load: e.LoadTime, Fresh: mode, TTL: ttl,
+		Every: fleetSize * pace, Duration: ttl * time.Duration(e.Lifetimes),
+	})
+	if err != nil {
+		return all, err
+	}
+	if err := f.tell("go"); err != nil {
+		return all, err
+	}
+	seen, err := answers[watch](f)
+	if err != nil {
+		return all, err
+	}
+	for _, w := range seen {
+		all.Loads += w.Loads
+		all.Failed += w.Failed
+		all.At = append(all.At, w.At...)
+		all.Took = append(all.Took, w.Took...)
+	}
+	return all, f.dismiss()
+}
+
+func (w watch) row(mode string, ttl time.Duration, lifetimes int) []string {
+	took := slices.Sorted(slices.Values(w.Took))
+	over, _ := slices.BinarySearch(took, 20*time.Millisecond+1)
+	n := len(took)
+	return []string{
+		mode, ttl.String(), fmt.Sprint(n), formatMillis(took[n/2]), formatMillis(took[n*99/100]), formatMillis(took[n-1]),
+		fmt.Sprint(n - over), fmt.Sprintf("%.2f", float64(w.Loads)/float64(lifetimes)), fmt.Sprint(w.Failed),
+	}
+}
+
+func (w watch) targets(mode string, ttl time.Duration, lifetimes int) []Target {
+	what := fmt.Sprintf("%s, TTL %v: ", mode, ttl)
+	return []Target{
+		atMost(what+"worst call after the first, ms", 20, float64(slices.Max(w.Took))/1e6, "%.1f"),
+		atMost(what+"loads per TTL in the fleet", 1.2, float64(w.Loads)/float64(lifetimes), "%.2f"),
+	}
+}
+
+// freshnessChart shows the worst call of each moment.
+func freshnessChart(ttl time.Duration, seen map[string]watch) Chart {
+	chart := Chart{
+		File: "freshness.svg", Title: fmt.Sprintf("A hot key with a TTL of %v: the worst call of each moment", ttl),
+		XLabel: "seconds", YLabel: "milliseconds", LogY: true,
+	}
+	moment := ttl / 20
+	for _, mode := range modes {
+		worst := make(map[time.Duration]time.Duration)
+		for i, at := range seen[mode].At {
+			m := at.Truncate(moment)
+			worst[m] = max(worst[m], seen[mode].Took[i])
+		}
+		s := Series{Name: mode}
+		for at, took := range worst {
+			s.X = append(s.X, at.Seconds())
+			s.Y = append(s.Y, float64(took)/1e6)
+		}
+		chart.Series = append(chart.Series, s)
+	}
+	return chart
+}
+
+// freshness is one process of the fleet.
+func freshness(j job, c *conversation) error {
+	var loads, failed atomic.Int64
+	peer, err := peers.OpenReadthrough(j.Addr, func(ctx context.Context, key string) (Book, error) {
+		loads.Add(1)
+		time.Sleep(j.Load)
+		return loadBook(ctx, key)
+	}, modeOptions(j.Fresh, j.TTL)...)
+	if err != nil {
+		return err
+	}
+	defer peer.Close() // the process ends
+	key := keysOf(j.Fresh, 1)[0]
+	if _, err := peer.Get(context.Background(), key); err != nil { // the first call waits in any case
+		return err
+	}
+	loads.Store(0)
+	if err := c.out.Encode("ready"); err != nil {
+		return err
+	}
+	var order string
+	if !c.hear(&order) {
+		return nil
+	}
+	calls := int(j.Duration / j.Every)
+	w := watch{At: make([]time.Duration, calls), Took: make([]time.Duration, calls)}
+	var wg sync.WaitGroup
+	start := time.Now().Add(time.Duration(j.Process) * pace)
+	for i := range calls {
+		time.Sleep(time.Until(start.Add(time.Duration(i) * j.Every)))
+		wg.Go(func() { // ends with its call
+			began := time.Now()
+			_, err := peer.Get(context.Background(), key)
+			w.At[i], w.Took[i] = began.Sub(start), time.Since(began)
+			if err != nil {
+				failed.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	w.Loads, w.Failed = loads.Load(), failed.Load()
+	return c.out.Encode(w)
+}

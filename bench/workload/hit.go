@@ -149,21 +149,28 @@ func race(e *Env, levels []level, all map[string]*contender) error {
 
 // hitOp fills the keys and returns the operation that reads one of them.
 func hitOp[V value](peer peers.Peer[V], keys []string) (measure.Op, error) {
-	get := func(ctx context.Context, key string) error {
-		v, err := peer.Get(ctx, key)
-		if err == nil && v.id() != idOf(key) {
-			err = fmt.Errorf("the value of %s is that of %d", key, v.id())
-		}
-		return err
-	}
 	for _, key := range keys {
-		if err := get(context.Background(), key); err != nil {
+		if err := read(context.Background(), peer, key); err != nil {
 			return nil, err
 		}
 	}
+	return readOp(peer, keys), nil
+}
+
+// readOp is the operation that reads one of the keys.
+func readOp[V value](peer peers.Peer[V], keys []string) measure.Op {
 	return func(ctx context.Context, random *rand.Rand) error {
-		return get(ctx, keys[random.IntN(len(keys))])
-	}, nil
+		return read(ctx, peer, keys[random.IntN(len(keys))])
+	}
+}
+
+// read gets a key and checks that the value is its own.
+func read[V value](ctx context.Context, peer peers.Peer[V], key string) error {
+	v, err := peer.Get(ctx, key)
+	if err == nil && v.id() != idOf(key) {
+		err = fmt.Errorf("the value of %s is that of %d", key, v.id())
+	}
+	return err
 }
 
 func mallocs(s measure.Sample) float64 { return s.Mallocs }

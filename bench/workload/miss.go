@@ -44,11 +44,6 @@ func missOp(peer peers.Peer[Book], key string) measure.Op {
 	var next atomic.Int64
 	namespace := key[:len(key)-7]
 	return func(ctx context.Context, _ *rand.Rand) error {
-		key := fmt.Sprintf("%s%07d", namespace, next.Add(1))
-		v, err := peer.Get(ctx, key)
-		if err == nil && v.ID != idOf(key) {
-			err = fmt.Errorf("the value of %s is that of %d", key, v.ID)
-		}
-		return err
+		return read(ctx, peer, fmt.Sprintf("%s%07d", namespace, next.Add(1)))
 	}
 }

@@ -23,6 +23,8 @@ var All = []Workload{
 	{"miss", Miss},
 	{"stampede", Stampede},
 	{"hung", Hung},
+	{"resident", Resident},
+	{"freshness", Freshness},
 }
 
 // Env is where a workload runs.
@@ -58,7 +60,7 @@ var (
 	}
 	Quick = Scale{
 		Rounds: 2, Slice: 10 * time.Millisecond, Keys: 100, Resident: []int{100, 1000},
-		Crowd: 20, Stampedes: 1, Hang: 300 * time.Millisecond,
+		Crowd: 20, Stampedes: 1, Hang: 600 * time.Millisecond,
 		TTLs: []time.Duration{100 * time.Millisecond}, Lifetimes: 4, LoadTime: 20 * time.Millisecond,
 		BatchKeys: 100, ClusterKeys: 300, Profile: 100 * time.Millisecond,
 	}
