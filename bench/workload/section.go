@@ -24,6 +24,7 @@ var All = []Workload{
 	{"stampede", Stampede},
 	{"hung", Hung},
 	{"resident", Resident},
+	{"lostrace", LostRace},
 	{"freshness", Freshness},
 }
 
