@@ -26,6 +26,8 @@ var All = []Workload{
 	{"resident", Resident},
 	{"lostrace", LostRace},
 	{"freshness", Freshness},
+	{"batch", Batch},
+	{"profile", Profile},
 }
 
 // Env is where a workload runs.
@@ -36,19 +38,19 @@ type Env struct {
 
 // Scale says how thoroughly a workload measures.
 type Scale struct {
-	Rounds      int           // in which the contenders take turns
-	Slice       time.Duration // for which each runs in a round
-	Keys        int           // that the readers of hits choose from
-	Resident    []int         // numbers of keys in Redis
-	Crowd       int           // goroutines of each process in a stampede
-	Stampedes   int           // cold keys, one after the other
-	Hang        time.Duration // for which the server is stopped
-	TTLs        []time.Duration
-	Lifetimes   int // TTLs in the freshness workload
-	LoadTime    time.Duration
-	BatchKeys   int
-	ClusterKeys int
-	Profile     time.Duration
+	Rounds      int             // in which the contenders take turns
+	Slice       time.Duration   // for which each runs in a round
+	Keys        int             // that the readers of hits choose from
+	Resident    []int           // numbers of keys in Redis
+	Crowd       int             // goroutines of each process in a stampede
+	Stampedes   int             // cold keys, one after the other
+	Hang        time.Duration   // for which the server is stopped
+	TTLs        []time.Duration // of a hot key
+	Lifetimes   int             // for which it is read
+	LoadTime    time.Duration   // of the loader there
+	BatchKeys   int             // of one call
+	ClusterKeys int             // of one call to a cluster
+	Profile     time.Duration   // for which each is profiled
 }
 
 // Full is the scale of the published numbers; Quick shows in seconds that all works.
@@ -57,13 +59,13 @@ var (
 		Rounds: 11, Slice: 200 * time.Millisecond, Keys: 10_000, Resident: []int{1e3, 1e5, 1e6},
 		Crowd: 1000, Stampedes: 5, Hang: 2 * time.Second,
 		TTLs: []time.Duration{time.Second, 6 * time.Second}, Lifetimes: 20, LoadTime: 200 * time.Millisecond,
-		BatchKeys: 10_000, ClusterKeys: 10_000, Profile: 3 * time.Second,
+		BatchKeys: 10_000, ClusterKeys: 10_000, Profile: 5 * time.Second,
 	}
 	Quick = Scale{
 		Rounds: 2, Slice: 10 * time.Millisecond, Keys: 100, Resident: []int{100, 1000},
 		Crowd: 20, Stampedes: 1, Hang: 600 * time.Millisecond,
 		TTLs: []time.Duration{100 * time.Millisecond}, Lifetimes: 4, LoadTime: 20 * time.Millisecond,
-		BatchKeys: 100, ClusterKeys: 300, Profile: 100 * time.Millisecond,
+		BatchKeys: 100, ClusterKeys: 300, Profile: 500 * time.Millisecond,
 	}
 )
 

@@ -1,0 +1,123 @@
+package workload
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/dtm-labs/rockscache"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/bench/measure"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+// coldBatch is what it took to read keys of which none was in Redis.
+type coldBatch struct {
+	batches, loads, trips int64
+	took                  time.Duration
+}
+
+// coldBatches reads cold keys, new ones each time.
+func coldBatches(e *Env) (Table, []Target, error) {
+	server := redistest.Start(e)
+	t := Table{
+		Caption: fmt.Sprintf("cold, %d keys", e.BatchKeys),
+		Columns: []string{"", "calls of the batch loader", "keys loaded", "round trips", "ms"},
+	}
+	var worst coldBatch // of this library
+	for _, name := range []string{getMany, fetchBatch} {
+		client := server.Client()
+		readAll, err := openCold(e, name, client)
+		if err != nil {
+			return t, nil, err
+		}
+		var trips atomic.Int64
+		client.AddHook(&tripCounter{trips: &trips})
+		keys := keysOf(name, (e.Rounds+1)*e.BatchKeys)
+		var all []coldBatch
+		for round := range e.Rounds + 1 {
+			trips.Store(0)
+			began := time.Now()
+			b, err := readAll(keys[round*e.BatchKeys : (round+1)*e.BatchKeys])
+			if err != nil {
+				return t, nil, fmt.Errorf("%s: %w", name, err)
+			}
+			b.took, b.trips = time.Since(began), trips.Load()
+			if round > 0 { // the first teaches Redis the scripts
+				all = append(all, b)
+			}
+		}
+		worst = t.addCold(name, all, worst)
+	}
+	return t, []Target{
+		atMost("cold GetMany: calls of the batch loader", 1, float64(worst.batches), "%.0f"),
+		atMost("cold GetMany: round trips", 4, float64(worst.trips), "%.0f"),
+	}, nil
+}
+
+// addCold adds the medians, and returns the worst of this library.
+func (t *Table) addCold(name string, all []coldBatch, worst coldBatch) coldBatch {
+	median := func(what func(coldBatch) float64) float64 {
+		values := make([]float64, len(all))
+		for i, b := range all {
+			values[i] = what(b)
+		}
+		return measure.Median(values)
+	}
+	t.Add(name,
+		fmt.Sprintf("%.0f", median(func(b coldBatch) float64 { return float64(b.batches) })),
+		fmt.Sprintf("%.0f", median(func(b coldBatch) float64 { return float64(b.loads) })),
+		fmt.Sprintf("%.0f", median(func(b coldBatch) float64 { return float64(b.trips) })),
+		fmt.Sprintf("%.2f", median(func(b coldBatch) float64 { return float64(b.took) / 1e6 })))
+	if name == getMany {
+		for _, b := range all {
+			worst.batches, worst.trips = max(worst.batches, b.batches), max(worst.trips, b.trips)
+		}
+	}
+	return worst
+}
+
+// openCold returns the way to read many keys that has the name.
+func openCold(e *Env, name string, client *redis.Client) (func(keys []string) (coldBatch, error), error) {
+	var loads, batches atomic.Int64
+	readAll := func(keys []string) error {
+		return readFetchBatch(rockscache.NewClient(client, rockscache.NewDefaultOptions()), keys, &loads, &batches)
+	}
+	if name == getMany {
+		ours, err := newBatchPeer(client, &loads, &batches)
+		if err != nil {
+			return nil, err
+		}
+		e.Cleanup(func() { _ = ours.Close() }) // it has served all its calls
+		readAll = ours.getMany
+	}
+	return func(keys []string) (coldBatch, error) {
+		loads.Store(0)
+		batches.Store(0)
+		err := readAll(keys)
+		return coldBatch{batches: batches.Load(), loads: loads.Load()}, err
+	}, nil
+}
+
+// tripCounter counts what a client sends: commands on their own and pipelines.
+type tripCounter struct{ trips *atomic.Int64 }
+
+func (c *tripCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c *tripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.trips.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if len(cmds) > 0 && cmds[0].Name() != "hello" { // the first words on a new connection
+			c.trips.Add(1)
+		}
+		return next(ctx, cmds)
+	}
+}
