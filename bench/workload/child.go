@@ -18,7 +18,7 @@ func RegisterChildren() {
 }
 
 // patience bounds the wait for what a process has to say.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // job is what a process of the fleet is told first.
 type job struct {

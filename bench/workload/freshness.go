@@ -43,26 +43,25 @@ type watch struct {
 func Freshness(e *Env) (*Section, error) {
 	s := &Section{
 		Title: "A hot key whose TTL ends",
-		Text: fmt.Sprintf("%d processes together read one key 1,000 times a second for %d TTLs; the loader takes %v. No call waits for the one "+
-			"before. The first load, before all others, is not counted. Jitter is off, as there is one key. XFetch (WithEarlyRefresh(1)) refreshes "+
+		Text: fmt.Sprintf("%d processes together read one key 1,000 times a second for %d TTLs; the loader takes %v. All modes run at the same time. No call waits for "+
+			"the one before. The first load, before all others, is not counted. Jitter is off, as there is one key. XFetch (WithEarlyRefresh(1)) refreshes "+
 			"the earlier the more callers there are, by about the load time times the logarithm of the calls made in one load: with a short TTL "+
 			"it refreshes more often.", fleetSize, e.Lifetimes, e.LoadTime),
 	}
 	t := Table{Columns: []string{"", "TTL", "calls", "median", "p99", "worst", "calls over 20 ms", "loads per TTL", "calls failed"}}
 	for i, ttl := range e.TTLs {
-		seen := make(map[string]watch)
-		for _, mode := range modes {
-			if i > 0 && mode == "neither" {
-				continue // once is contrast enough
-			}
-			w, err := watchKey(e, mode, ttl)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", mode, err)
-			}
-			seen[mode] = w
-			t.Add(w.row(mode, ttl, e.Lifetimes)...)
+		watched := modes
+		if i > 0 {
+			watched = modes[:2] // "neither" once is contrast enough
+		}
+		seen, err := watchKeys(e, watched, ttl)
+		if err != nil {
+			return nil, err
+		}
+		for _, mode := range watched {
+			t.Add(seen[mode].row(mode, ttl, e.Lifetimes)...)
 			if mode != "neither" {
-				s.Targets = append(s.Targets, w.targets(mode, ttl, e.Lifetimes)...)
+				s.Targets = append(s.Targets, seen[mode].targets(mode, ttl, e.Lifetimes)...)
 			}
 		}
 		if i == 0 {
@@ -73,31 +72,49 @@ func Freshness(e *Env) (*Section, error) {
 	return s, nil
 }
 
-// watchKey has a fleet read a key in one mode.
-func watchKey(e *Env, mode string, ttl time.Duration) (watch, error) {
-	var all watch
+// watchKeys has a fleet for each mode read a key of its own, all at the same time:
+// so they see the same machine.
+func watchKeys(e *Env, modes []string, ttl time.Duration) (map[string]watch, error) {
 	server := redistest.Start(e)
-	f, err := startFleet(e, "freshness", job{
-		Addr: server.Addr(), Load: e.LoadTime, Fresh: mode, TTL: ttl,
-		Every: fleetSize * pace, Duration: ttl * time.Duration(e.Lifetimes),
-	})
-	if err != nil {
-		return all, err
+	fleets := make(map[string]fleet)
+	for _, mode := range modes {
+		f, err := startFleet(e, "freshness", job{
+			Addr: server.Addr(), Load: e.LoadTime, Fresh: mode, TTL: ttl,
+			Every: fleetSize * pace, Duration: ttl * time.Duration(e.Lifetimes),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", mode, err)
+		}
+		fleets[mode] = f
 	}
-	if err := f.tell("go"); err != nil {
-		return all, err
+	for _, f := range fleets {
+		if err := f.tell("go"); err != nil {
+			return nil, err
+		}
 	}
-	seen, err := answers[watch](f)
-	if err != nil {
-		return all, err
+	seen := make(map[string]watch)
+	for mode, f := range fleets {
+		parts, err := answers[watch](f)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", mode, err)
+		}
+		seen[mode] = sumUp(parts)
+		if err := f.dismiss(); err != nil {
+			return nil, err
+		}
 	}
-	for _, w := range seen {
+	return seen, nil
+}
+
+// sumUp is what the whole fleet saw.
+func sumUp(parts []watch) (all watch) {
+	for _, w := range parts {
 		all.Loads += w.Loads
 		all.Failed += w.Failed
 		all.At = append(all.At, w.At...)
 		all.Took = append(all.Took, w.Took...)
 	}
-	return all, f.dismiss()
+	return all
 }
 
 func (w watch) row(mode string, ttl time.Duration, lifetimes int) []string {
@@ -143,7 +160,7 @@ func freshnessChart(ttl time.Duration, seen map[string]watch) Chart {
 
 // freshness is one process of the fleet.
 func freshness(j job, c *conversation) error {
-	var loads, failed atomic.Int64
+	var loads atomic.Int64
 	peer, err := peers.OpenReadthrough(j.Addr, func(ctx context.Context, key string) (Book, error) {
 		loads.Add(1)
 		time.Sleep(j.Load)
@@ -165,8 +182,17 @@ func freshness(j job, c *conversation) error {
 	if !c.hear(&order) {
 		return nil
 	}
+	w := pacedCalls(j, peer, key)
+	w.Loads = loads.Load()
+	return c.out.Encode(w)
+}
+
+// pacedCalls reads the key at the process's pace, whether or not the calls before
+// were answered.
+func pacedCalls(j job, peer peers.Peer[Book], key string) watch {
 	calls := int(j.Duration / j.Every)
 	w := watch{At: make([]time.Duration, calls), Took: make([]time.Duration, calls)}
+	var failed atomic.Int64
 	var wg sync.WaitGroup
 	start := time.Now().Add(time.Duration(j.Process) * pace)
 	for i := range calls {
@@ -181,6 +207,6 @@ func freshness(j job, c *conversation) error {
 		})
 	}
 	wg.Wait()
-	w.Loads, w.Failed = loads.Load(), failed.Load()
-	return c.out.Encode(w)
+	w.Failed = failed.Load()
+	return w
 }

@@ -48,7 +48,7 @@ func residentHits(e *Env, names []string, goroutines, keys int) ([]level, error)
 	all := make(map[string]*contender)
 	for _, name := range names {
 		c := &contender{}
-		peer, err := peers.All[Book]()[name](server.Addr(), counted(loadBook, &c.loads))
+		peer, err := peers.All[Book]()[name](server.Addr(), counted(loadFirst, &c.loads))
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", name, err)
 		}
@@ -73,6 +73,11 @@ func residentHits(e *Env, names []string, goroutines, keys int) ([]level, error)
 	}
 	levels := newLevels(names, goroutines)
 	return levels, race(e, levels, all)
+}
+
+// loadFirst is the loader of keys whose values are all that of the first.
+func loadFirst(ctx context.Context, key string) (Book, error) {
+	return loadBook(ctx, key[:len(key)-7]+"0000000")
 }
 
 // copyOp reads one of the keys, whose values are all that of the first.

@@ -56,7 +56,7 @@ type Scale struct {
 // Full is the scale of the published numbers; Quick shows in seconds that all works.
 var (
 	Full = Scale{
-		Rounds: 11, Slice: 200 * time.Millisecond, Keys: 10_000, Resident: []int{1e3, 1e5, 1e6},
+		Rounds: 9, Slice: 150 * time.Millisecond, Keys: 10_000, Resident: []int{1e3, 1e5, 1e6},
 		Crowd: 1000, Stampedes: 5, Hang: 2 * time.Second,
 		TTLs: []time.Duration{time.Second, 6 * time.Second}, Lifetimes: 20, LoadTime: 200 * time.Millisecond,
 		BatchKeys: 10_000, ClusterKeys: 10_000, Profile: 5 * time.Second,

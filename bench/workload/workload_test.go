@@ -124,5 +124,5 @@ func TestProfile(t *testing.T) {
 	total := table.Rows[len(table.Rows)-1]
 	assert.Equal(t, "all", total[0])
 	assert.NotEqual(t, "0.00", total[1], "no sample was taken")
-	assert.NotEqual(t, "0.00", column(t, table, "readthrough")["system calls, network"], "nothing was sent")
+	assert.NotEqual(t, "0.00", column(t, table, "GET+msgpack")["system calls, network"], "nothing was sent")
 }
