@@ -1,0 +1,340 @@
+//go:build linux
+
+package readthrough_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+// coherenceEntry is the name of the child program that takes part in histories.
+const coherenceEntry = "coherence"
+
+func init() { redistest.Register(coherenceEntry, takePart) }
+
+// order is what a process is told: to take part in a history, or to let the load
+// that it holds go on.
+type order struct {
+	GoOn    bool
+	History int
+	Mix     string
+	Process int
+	Seed    uint64
+}
+
+// report is what a process says: that a load of it holds its lease and waits to
+// be stopped, or what its part in a history was.
+type report struct {
+	Held       bool
+	History    int
+	Operations []operation
+	Stats      readthrough.Stats
+	Batches    int64  // calls of the batch loader
+	Failed     string // what must not have happened
+}
+
+const (
+	coherenceKeys    = 4
+	coherenceClients = 5  // in each process
+	operationsEach   = 25 // of each client
+	// patientRedis keeps a busy machine from being taken for a Redis that is down:
+	// with an Invalidate whose fate is unknown there would be less to check.
+	patientRedis = time.Minute
+)
+
+// member is one process of the fleet.
+type member struct {
+	cache, database *redis.Client
+	holding         chan struct{} // has room for one load at a time
+	goOn            chan struct{}
+
+	mu  sync.Mutex
+	out *json.Encoder
+}
+
+// takePart is the program of a child process: it runs until its input ends.
+func takePart() int {
+	m := &member{
+		cache: memberClient("CACHE"), database: memberClient("DATABASE"),
+		holding: make(chan struct{}, 1), goOn: make(chan struct{}),
+		out: json.NewEncoder(os.Stdout),
+	}
+	m.cache.AddHook(slowNetwork{})
+	in := json.NewDecoder(os.Stdin)
+	var parts sync.WaitGroup
+	for {
+		var o order
+		switch err := in.Decode(&o); {
+		case errors.Is(err, io.EOF):
+			parts.Wait()
+			return 0
+		case err != nil:
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		case o.GoOn:
+			m.goOn <- struct{}{}
+		default:
+			parts.Go(func() { m.say(m.run(o)) })
+		}
+	}
+}
+
+// memberClient gives up on nothing: a command that is sent again would count twice.
+func memberClient(env string) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: os.Getenv(env), MaxRetries: -1, PoolSize: 100,
+		DialTimeout: patientRedis, ReadTimeout: patientRedis, WriteTimeout: patientRedis, PoolTimeout: patientRedis,
+	})
+}
+
+func (m *member) say(r report) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.out.Encode(r); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+}
+
+// hold stays in a load, lease in hand, until the process has been stopped and
+// woken up again. One load at a time does.
+func (m *member) hold() {
+	select {
+	case m.holding <- struct{}{}:
+	default:
+		return
+	}
+	m.say(report{Held: true})
+	<-m.goOn
+	<-m.holding
+}
+
+// slowNetwork has some commands come late, and some answers: what is decided on
+// an answer is then decided on what was so a while ago.
+type slowNetwork struct{}
+
+func (slowNetwork) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (slowNetwork) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		dawdle(10)
+		defer dawdle(10)
+		return next(ctx, cmd)
+	}
+}
+
+func (slowNetwork) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		dawdle(10)
+		defer dawdle(10)
+		return next(ctx, cmds)
+	}
+}
+
+// dawdle takes up to 3 ms, in so many percent of the cases. To take a random time
+// is its purpose: no event is waited for.
+func dawdle(percent int) {
+	if rand.IntN(100) < percent {
+		time.Sleep(rand.N(3 * time.Millisecond))
+	}
+}
+
+// part is a process's part in one history. Its cache is one of its own.
+type part struct {
+	*member
+	order
+	mix     mix
+	rows    *readthrough.ReadThrough[int, int64]
+	batches atomic.Int64
+}
+
+func (m *member) run(o order) report {
+	p := &part{member: m, order: o, mix: mixNamed(o.Mix)}
+	r := report{History: o.History}
+	var err error
+	if r.Operations, r.Stats, err = p.run(); err != nil {
+		r.Failed = err.Error()
+	}
+	r.Batches = p.batches.Load()
+	return r
+}
+
+func (p *part) run() ([]operation, readthrough.Stats, error) {
+	opts := append([]readthrough.CacheOption{
+		readthrough.WithRedisTimeout(patientRedis),
+		readthrough.WithLoadTimeout(patientRedis),
+		readthrough.WithLeaseTTL(10 * time.Millisecond), // the shortest
+		readthrough.WithTTL(20 * time.Millisecond),
+		readthrough.WithBatchLoader(p.loadMany), // GetMany's alone
+	}, p.mix.opts...)
+	cache, err := readthrough.NewCache(p.cache, opts...)
+	if err != nil {
+		return nil, readthrough.Stats{}, err
+	}
+	if p.rows, err = readthrough.New(cache, fmt.Sprintf("history-%d", p.History), p.load, readthrough.Int); err != nil {
+		return nil, readthrough.Stats{}, errors.Join(err, cache.Close())
+	}
+	clients := make([]*client, coherenceClients)
+	errs := make([]error, coherenceClients)
+	var wg sync.WaitGroup
+	for i := range clients {
+		id := p.Process*coherenceClients + i
+		clients[i] = &client{part: p, id: id, rng: rand.New(rand.NewPCG(p.Seed, uint64(id)))}
+		wg.Go(func() { errs[i] = clients[i].run() })
+	}
+	wg.Wait()
+	stats := cache.Stats() // Close would add loads of nobody that it cuts short
+	errs = append(errs, cache.Close())
+	var ops []operation
+	for _, c := range clients {
+		ops = append(ops, c.done...)
+	}
+	return ops, stats, errors.Join(errs...)
+}
+
+// rowKey is where the database keeps the version of a row.
+func (p *part) rowKey(k int) string { return fmt.Sprintf("row-%d-%d", p.History, k) }
+
+// load is the loader: it takes its time before and after it reads the row.
+func (p *part) load(ctx context.Context, k int) (int64, error) {
+	dawdle(50)
+	v, err := p.database.Get(ctx, p.rowKey(k)).Int64()
+	if errors.Is(err, redis.Nil) {
+		err = nil // version 0: never written
+	}
+	if rand.IntN(100) < 2 {
+		p.hold()
+	}
+	dawdle(50)
+	return v, err
+}
+
+func (p *part) loadMany(ctx context.Context, ks []int) (map[int]int64, error) {
+	p.batches.Add(1)
+	rows := make(map[int]int64, len(ks))
+	for _, k := range ks {
+		v, err := p.load(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		rows[k] = v
+	}
+	return rows, nil
+}
+
+// client makes one call after the other, and notes what each did.
+type client struct {
+	*part
+	id   int
+	rng  *rand.Rand
+	done []operation
+}
+
+func (c *client) run() error {
+	ctx := context.Background()
+	for len(c.done) < operationsEach {
+		dawdle(20)
+		k := c.rng.IntN(1 + c.rng.IntN(coherenceKeys)) // the first keys are hot
+		if err := c.act(ctx, c.mix.pick(c.rng), k); err != nil {
+			return fmt.Errorf("client %d, key %d: %w", c.id, k, err)
+		}
+	}
+	return nil
+}
+
+func (c *client) act(ctx context.Context, a action, k int) error {
+	switch a {
+	case get:
+		return c.note(get, k, func() (int64, error) { return c.rows.Get(ctx, k) })
+	case refresh:
+		return c.note(refresh, k, func() (int64, error) { return c.rows.Refresh(ctx, k) })
+	case getMany:
+		return c.getMany(ctx)
+	case again:
+		return c.invalidate(ctx, k)
+	case sabotage:
+		return c.sabotage(ctx, k)
+	}
+	// A writer: the version that it wrote is the one it sets.
+	var v int64
+	if err := c.note(write, k, func() (_ int64, err error) {
+		v, err = c.database.Incr(ctx, c.rowKey(k)).Result()
+		return v, err
+	}); err != nil {
+		return err
+	}
+	dawdle(30)
+	if a == setNew {
+		return c.note(set, k, func() (int64, error) { return v, c.rows.Set(ctx, k, v) })
+	}
+	return c.invalidate(ctx, k)
+}
+
+// note makes a call and notes it.
+func (c *client) note(a action, k int, call func() (int64, error)) error {
+	began := machineTime()
+	v, err := call()
+	c.done = append(c.done, operation{Key: k, Action: a, Version: v, Client: c.id, Call: began, Return: machineTime()})
+	if err != nil {
+		return fmt.Errorf("%s: %w", a, err)
+	}
+	return nil
+}
+
+func (c *client) invalidate(ctx context.Context, k int) error {
+	return c.note(invalidate, k, func() (int64, error) { return 0, c.rows.Invalidate(ctx, k) })
+}
+
+// getMany is a Get of each key, all at the same time.
+func (c *client) getMany(ctx context.Context) error {
+	ks := c.rng.Perm(coherenceKeys)[:2+c.rng.IntN(coherenceKeys-1)]
+	began := machineTime()
+	results, err := c.rows.GetMany(ctx, ks)
+	returned := machineTime()
+	for i, r := range results {
+		err = errors.Join(err, r.Err)
+		c.done = append(c.done, operation{Key: ks[i], Action: get, Version: r.Value, Client: c.id, Call: began, Return: returned})
+	}
+	return err
+}
+
+// sabotage is what eviction, a flush or an operator does to a cache.
+func (c *client) sabotage(ctx context.Context, k int) error {
+	key, err := c.rows.RedisKey(k)
+	if err != nil {
+		return err
+	}
+	if c.rng.IntN(2) == 0 {
+		key = lease.Key(key)
+	}
+	if c.rng.IntN(2) == 0 {
+		return c.cache.Del(ctx, key).Err()
+	}
+	return c.cache.PExpire(ctx, key, time.Millisecond).Err()
+}
+
+// machineTime is nanoseconds on the monotonic clock that all processes of the
+// machine share. Package time keeps its reading of that clock to itself.
+func machineTime() int64 {
+	const monotonic = 1 // CLOCK_MONOTONIC
+	var now syscall.Timespec
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, monotonic, uintptr(unsafe.Pointer(&now)), 0); errno != 0 {
+		panic(errno)
+	}
+	return now.Nano()
+}

@@ -1,0 +1,223 @@
+//go:build linux
+
+package readthrough_test
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"slices"
+	"sort"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+)
+
+// action is what an operation does.
+type action string
+
+const (
+	get        action = "Get"
+	refresh    action = "Refresh"
+	write      action = "write" // to the database
+	invalidate action = "Invalidate"
+	set        action = "Set"
+
+	// What follows is made of the above, or is no operation of the cache's users.
+	getMany  action = "GetMany"    // a Get of each of its keys
+	update   action = "update"     // a write, and an Invalidate
+	setNew   action = "set new"    // a write, and a Set of what was written
+	sabotage action = "sabotage"   // the entry or the lease is deleted or expires
+	again    action = "invalidate" // an Invalidate without a write
+)
+
+// operation is one call of one client for one key. Call and Return are read from
+// one clock in all processes: before the call, and after its return.
+type operation struct {
+	Key     int    `json:"k"`
+	Action  action `json:"a"`
+	Version int64  `json:"v,omitempty"` // got, written or set
+	Client  int    `json:"c"`
+	Call    int64  `json:"b"`
+	Return  int64  `json:"e"`
+}
+
+func (o operation) String() string {
+	if o.Action == invalidate {
+		return string(o.Action)
+	}
+	return fmt.Sprintf("%s %d", o.Action, o.Version)
+}
+
+// keyState is what the model knows of a key. A version counts the writes to its row.
+type keyState struct {
+	written int64 // the version in the database
+	floor   int64 // the version that was in the database at the last Invalidate or Set
+	set     int64 // what that Set stored; notSet after an Invalidate
+}
+
+const notSet = -1
+
+// coherent is the promise as a sequential object, whose operations each take
+// effect at one moment between their call and their return:
+//
+//	write v       the database goes from v-1 to v
+//	Invalidate    remembers the database's version as the floor
+//	Set v         likewise, and v may be got although it may be older than the
+//	              floor: of two writers, the one that wrote first may set last
+//	Get v         floor <= v <= written, or v was set last
+//	Refresh v     v is what the database holds: it loads after it was called
+//
+// This is the promise of coherence, no more and no less. No more: let a Get
+// return v, and take the moment at which the protocol made sure of v, which lies
+// within the call: the lookup that hit, the acquire that found the entry, the
+// accepted fill, or else the load itself. If v was loaded, no Invalidate took
+// effect between that load and that moment, so v is at least the floor then. No
+// less: if a value loaded before an Invalidate had an effect that shows (the row
+// was written to in between) and is returned by a Get that began after the
+// Invalidate had returned, v is below the floor at each moment of that Get, and
+// below every later one.
+//
+// A register would promise more: that a Get which begins after a write has
+// returned sees it. But between the write and the Invalidate the entry is still
+// there, and a process may return the new version from a load of its own before
+// another returns the old one from the entry. So both are right, in any order,
+// until the Invalidate.
+var coherent = porcupine.Model{
+	Init: func() any { return keyState{set: notSet} },
+	Step: func(state, input, _ any) (bool, any) {
+		s := state.(keyState)
+		switch o := input.(operation); o.Action {
+		case write:
+			return o.Version == s.written+1, keyState{o.Version, s.floor, s.set}
+		case invalidate:
+			return true, keyState{s.written, s.written, notSet}
+		case set:
+			return o.Version <= s.written, keyState{s.written, s.written, o.Version}
+		case get:
+			return s.floor <= o.Version && o.Version <= s.written || o.Version == s.set, s
+		case refresh:
+			return o.Version == s.written, s
+		}
+		return false, s
+	},
+	DescribeOperation: func(input, _ any) string { return input.(operation).String() },
+	DescribeState:     func(state any) string { return fmt.Sprintf("%+v", state) },
+}
+
+// checkLimit bounds the check of one key's history. It takes milliseconds.
+const checkLimit = time.Minute
+
+// toPorcupine has one process number each for the clients of a visualization.
+func toPorcupine(ops []operation) []porcupine.Operation {
+	history := make([]porcupine.Operation, len(ops))
+	for i, o := range ops {
+		history[i] = porcupine.Operation{ClientId: o.Client, Input: o, Call: o.Call, Return: o.Return}
+	}
+	return history
+}
+
+func checkKey(ops []operation) porcupine.CheckResult {
+	return porcupine.CheckOperationsTimeout(coherent, toPorcupine(ops), checkLimit)
+}
+
+// upTo is what was known of a history at a moment. What was under way then may
+// have changed something, but has returned nothing yet.
+func upTo(ops []operation, moment int64) []operation {
+	var known []operation
+	for _, o := range ops {
+		switch {
+		case o.Return <= moment:
+			known = append(known, o)
+		case o.Call <= moment && o.Action != get && o.Action != refresh:
+			o.Return = math.MaxInt64
+			known = append(known, o)
+		}
+	}
+	return known
+}
+
+// untilViolation cuts a history that is not linearizable off after the first
+// operation without which it is.
+func untilViolation(ops []operation) []operation {
+	returns := make([]int64, len(ops))
+	for i, o := range ops {
+		returns[i] = o.Return
+	}
+	slices.Sort(returns)
+	first := sort.Search(len(returns)-1, func(i int) bool { return checkKey(upTo(ops, returns[i])) == porcupine.Illegal })
+	return upTo(ops, returns[first])
+}
+
+// explain prints the end of the history of a key, up to what makes it a violation.
+func explain(w io.Writer, ops []operation) {
+	const shown = 24
+	ops = untilViolation(ops)
+	slices.SortFunc(ops, func(a, b operation) int { return cmp.Compare(a.Call, b.Call) })
+	culprit := slices.MaxFunc(ops, func(a, b operation) int {
+		return cmp.Compare(a.Return%math.MaxInt64, b.Return%math.MaxInt64) // what has not returned comes first
+	})
+	fmt.Fprintf(w, "%10s %10s  %-6s  %s\n", "call µs", "return µs", "client", "operation")
+	for _, o := range ops[max(0, len(ops)-shown):] {
+		returned, mark := "under way", ""
+		if o.Return != math.MaxInt64 {
+			returned = fmt.Sprint((o.Return - ops[0].Call) / 1000)
+		}
+		if o == culprit {
+			mark = "  <- no order of the operations explains this"
+		}
+		fmt.Fprintf(w, "%10d %10s  %-6d  %v%s\n", (o.Call-ops[0].Call)/1000, returned, o.Client, o, mark)
+	}
+}
+
+// visualize leaves a page that shows the history. It is kept if the tests run with -artifacts.
+func visualize(t *testing.T, name string, ops []operation) {
+	_, info := porcupine.CheckOperationsVerbose(coherent, toPorcupine(untilViolation(ops)), checkLimit)
+	path := filepath.Join(t.ArtifactDir(), name+".html")
+	if err := porcupine.VisualizePath(coherent, info, path); err != nil {
+		t.Errorf("visualize: %v", err)
+		return
+	}
+	t.Logf("the history as a page, kept with -artifacts: %s", path)
+}
+
+// Histories whose verdict is known: the check must tell these apart before it is
+// believed about others.
+func TestCoherenceModelTellsRightFromWrong(t *testing.T) {
+	at := func(call, ret int64, a action, v int64) operation {
+		return operation{Action: a, Version: v, Call: call, Return: ret}
+	}
+	for name, c := range map[string]struct {
+		want porcupine.CheckResult
+		ops  []operation
+	}{
+		"both versions before the Invalidate, the older one last": {porcupine.Ok, []operation{
+			at(1, 2, write, 1), at(3, 4, get, 1), at(5, 6, get, 0), at(7, 8, invalidate, 0)}},
+		"the older version during the Invalidate": {porcupine.Ok, []operation{
+			at(1, 2, write, 1), at(3, 6, invalidate, 0), at(4, 5, get, 0)}},
+		"the older version after the Invalidate, by a Get that began before": {porcupine.Ok, []operation{
+			at(1, 2, write, 1), at(3, 5, invalidate, 0), at(4, 9, get, 0)}},
+		"the older version after the Invalidate": {porcupine.Illegal, []operation{
+			at(1, 2, write, 1), at(3, 4, invalidate, 0), at(5, 6, get, 0)}},
+		"a version that nobody wrote": {porcupine.Illegal, []operation{at(1, 2, write, 1), at(3, 4, get, 2)}},
+		"what was set last, though older": {porcupine.Ok, []operation{
+			at(1, 2, write, 1), at(3, 4, write, 2), at(5, 6, set, 2), at(7, 8, set, 1), at(9, 10, get, 1), at(11, 12, get, 2)}},
+		"what was set before the last Set": {porcupine.Illegal, []operation{
+			at(1, 2, write, 1), at(3, 4, write, 2), at(5, 6, set, 1), at(7, 8, set, 2), at(9, 10, get, 1)}},
+		"what was set, after an Invalidate": {porcupine.Illegal, []operation{
+			at(1, 2, write, 1), at(3, 4, write, 2), at(5, 6, set, 1), at(7, 8, invalidate, 0), at(9, 10, get, 1)}},
+		"a Refresh that loaded before it was called": {porcupine.Illegal, []operation{
+			at(1, 2, write, 1), at(3, 4, refresh, 0)}},
+		"a Refresh of either version during the write": {porcupine.Ok, []operation{
+			at(1, 9, write, 1), at(2, 3, refresh, 0), at(4, 5, refresh, 1)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := checkKey(c.ops); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
+	}
+}

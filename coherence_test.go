@@ -1,0 +1,323 @@
+//go:build linux
+
+package readthrough_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/internal/redistest"
+)
+
+var (
+	coherenceHistories = flag.Int("coherence.histories", 100, "histories that the linearizability check runs, 500 operations each")
+	coherenceSeed      = flag.Uint64("coherence.seed", rand.Uint64(), "seed of what the clients of these histories do; not of when")
+)
+
+// mix is what the clients of a history do, and with what settings.
+type mix struct {
+	name  string
+	opts  []readthrough.CacheOption
+	also  map[action]int                // besides usual, in the same measure
+	shows func(readthrough.Stats) int64 // what the mix is for: it must have happened
+}
+
+// usual is how often, of about a hundred, a client does something in every mix.
+var usual = map[action]int{get: 70, update: 12, setNew: 5, again: 3, sabotage: 10}
+
+// mixes are taken in turn by the histories of a run.
+var mixes = []mix{
+	{name: "plain", shows: func(s readthrough.Stats) int64 { return s.RefusedFills }},
+	{name: "stale", opts: []readthrough.CacheOption{readthrough.WithTTL(2 * time.Millisecond), readthrough.WithStale(time.Minute)}, shows: func(s readthrough.Stats) int64 { return s.Refreshes }},
+	{name: "patient", opts: []readthrough.CacheOption{readthrough.WithTTL(2 * time.Millisecond), readthrough.WithStale(time.Minute), readthrough.WithPatience(2 * time.Millisecond)}, shows: func(s readthrough.Stats) int64 { return s.StaleHits }},
+	{name: "early refresh", opts: []readthrough.CacheOption{readthrough.WithEarlyRefresh(2)}, shows: func(s readthrough.Stats) int64 { return s.Refreshes }},
+	{name: "many", also: map[action]int{getMany: 40}, shows: func(s readthrough.Stats) int64 { return s.Collapsed }},
+	{name: "refresh", also: map[action]int{refresh: 20}, shows: func(s readthrough.Stats) int64 { return s.RefusedFills }},
+	{name: "no waiting", opts: []readthrough.CacheOption{readthrough.WithLeaseWait(0)}, shows: func(s readthrough.Stats) int64 { return s.Loads - s.Fills - s.RefusedFills }},
+}
+
+func mixNamed(name string) mix {
+	for _, m := range mixes {
+		if m.name == name {
+			return m
+		}
+	}
+	panic("no mix " + name)
+}
+
+// actions is all that can be picked, in an order that a seed can rely on.
+var actions = []action{get, update, setNew, again, sabotage, getMany, refresh}
+
+func (m *mix) pick(rng *rand.Rand) action {
+	total := 0
+	for _, a := range actions {
+		total += usual[a] + m.also[a]
+	}
+	n := rng.IntN(total)
+	for _, a := range actions {
+		if n -= usual[a] + m.also[a]; n < 0 {
+			return a
+		}
+	}
+	panic("not reached")
+}
+
+const (
+	coherenceProcesses = 4
+	// historiesAtOnce run side by side, on keys of their own, to keep the machine busy.
+	historiesAtOnce = 4
+	// longestStop is several lease TTLs, the shortest is about one.
+	shortestStop, longestStop = 8 * time.Millisecond, 40 * time.Millisecond
+	// stuckAfter is how long nothing may happen.
+	stuckAfter = 2 * time.Minute
+)
+
+// driver runs histories in its processes and has each checked. All of its fields
+// are the test's goroutine's.
+type driver struct {
+	t        *testing.T
+	members  []*redistest.Proc
+	messages chan message
+	wake     chan int
+	verdicts chan verdict
+
+	parts    map[int][]report // of the histories under way
+	checking int
+	stops    int
+	stats    map[string]*readthrough.Stats // by mix
+	batches  int64
+	counts   map[action]int
+	violated bool
+}
+
+// message is what a process reported, or that it will report no more.
+type message struct {
+	from int
+	report
+	err error
+}
+
+// verdict is what the check made of a history.
+type verdict struct {
+	history int
+	key     int
+	result  porcupine.CheckResult
+	ops     []operation // of the key, if the result is not Ok
+}
+
+// TestHistoriesAreCoherent is the check of the first promise: what several
+// processes saw of the cache while they read and wrote, and were stopped in the
+// middle of it, can be explained by the model.
+func TestHistoriesAreCoherent(t *testing.T) {
+	histories := *coherenceHistories
+	if testing.Short() {
+		histories = min(histories, len(mixes))
+	}
+	d := newDriver(t)
+	for next := 0; next < histories && !d.violated || len(d.parts)+d.checking > 0; {
+		for ; next < histories && !d.violated && len(d.parts) < historiesAtOnce; next++ {
+			d.begin(next)
+		}
+		d.handleNext()
+	}
+	if d.violated {
+		return
+	}
+	d.requireExercised(histories)
+}
+
+func newDriver(t *testing.T) *driver {
+	cache, database := redistest.Start(t), redistest.Start(t)
+	d := &driver{
+		t: t, messages: make(chan message, 64), wake: make(chan int, coherenceProcesses), verdicts: make(chan verdict),
+		parts: make(map[int][]report), stats: make(map[string]*readthrough.Stats), counts: make(map[action]int),
+	}
+	for i := range coherenceProcesses {
+		p := redistest.Process(t, coherenceEntry, "CACHE="+cache.Addr(), "DATABASE="+database.Addr())
+		d.members = append(d.members, p)
+		listening := make(chan struct{})
+		go func() { // ends with the process's output, which the Cleanup below ends
+			defer close(listening)
+			d.listen(i, p)
+		}()
+		t.Cleanup(func() {
+			p.Kill()
+			<-listening
+		})
+	}
+	return d
+}
+
+// listen passes on what a process reports.
+func (d *driver) listen(from int, p *redistest.Proc) {
+	for {
+		line, err := p.ReadLine(time.Hour)
+		m := message{from: from, err: err}
+		if err == nil {
+			m.err = json.Unmarshal([]byte(line), &m.report)
+		}
+		select {
+		case d.messages <- m:
+		case <-d.t.Context().Done(): // nobody handles messages any more
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (d *driver) mixOf(history int) string { return mixes[history%len(mixes)].name }
+
+func (d *driver) begin(history int) {
+	d.parts[history] = make([]report, 0, coherenceProcesses)
+	for i := range d.members {
+		d.tell(i, order{History: history, Mix: d.mixOf(history), Process: i, Seed: *coherenceSeed + uint64(history)})
+	}
+}
+
+func (d *driver) tell(member int, o order) {
+	require.NoError(d.t, json.NewEncoder(d.members[member].Stdin).Encode(o))
+}
+
+func (d *driver) handleNext() {
+	stuck := time.NewTimer(stuckAfter)
+	defer stuck.Stop()
+	select {
+	case m := <-d.messages:
+		require.NoError(d.t, m.err, "process %d", m.from)
+		if m.Held {
+			d.stop(m.from)
+			return
+		}
+		d.gather(m.report)
+	case member := <-d.wake:
+		d.members[member].Resume()
+		d.tell(member, order{GoOn: true})
+	case v := <-d.verdicts:
+		d.checking--
+		d.judge(v)
+	case <-stuck.C:
+		d.t.Fatalf("nothing has happened for %s", stuckAfter)
+	}
+}
+
+// stop stops a process that holds a lease, for about as long as it would last or longer.
+func (d *driver) stop(member int) {
+	d.members[member].Pause()
+	d.stops++
+	time.AfterFunc(shortestStop+rand.N(longestStop-shortestStop), func() { d.wake <- member })
+}
+
+// gather takes a process's part in a history. When it is the last, the history is checked.
+func (d *driver) gather(r report) {
+	require.Empty(d.t, r.Failed, "history %d, %s", r.History, d.mixOf(r.History))
+	sum, mix := d.stats[d.mixOf(r.History)], d.mixOf(r.History)
+	if sum == nil {
+		sum = new(readthrough.Stats)
+		d.stats[mix] = sum
+	}
+	addStats(sum, r.Stats)
+	d.batches += r.Batches
+	for _, o := range r.Operations {
+		d.counts[o.Action]++
+	}
+	d.parts[r.History] = append(d.parts[r.History], r)
+	if len(d.parts[r.History]) < coherenceProcesses {
+		return
+	}
+	var keys [coherenceKeys][]operation
+	for _, part := range d.parts[r.History] {
+		for _, o := range part.Operations {
+			keys[o.Key] = append(keys[o.Key], o)
+		}
+	}
+	delete(d.parts, r.History)
+	d.checking++
+	go func() { // ends with its checks, which are bounded, and is waited for
+		v := verdict{history: r.History, result: porcupine.Ok}
+		for key, ops := range keys {
+			if result := checkKey(ops); result != porcupine.Ok {
+				v = verdict{r.History, key, result, ops}
+				break
+			}
+		}
+		d.verdicts <- v
+	}()
+}
+
+func (d *driver) judge(v verdict) {
+	if v.result == porcupine.Ok {
+		return
+	}
+	what := fmt.Sprintf("history %d (%s, -coherence.seed=%d), key %d, %d operations",
+		v.history, d.mixOf(v.history), *coherenceSeed, v.key, len(v.ops))
+	if v.result == porcupine.Unknown {
+		d.t.Errorf("not decided in %s: %s", checkLimit, what)
+		return
+	}
+	var story strings.Builder
+	explain(&story, v.ops)
+	d.t.Errorf("%s: %s\n%s", violation, what, story.String())
+	if !d.violated { // one picture is enough
+		visualize(d.t, fmt.Sprintf("history-%d-key-%d", v.history, v.key), v.ops)
+	}
+	d.violated = true
+}
+
+// violation is what the mutants' outputs are searched for.
+const violation = "VIOLATION"
+
+// requireExercised says what ran, and fails if the check has checked next to nothing.
+func (d *driver) requireExercised(histories int) {
+	total := 0
+	for _, n := range d.counts {
+		total += n
+	}
+	d.t.Logf("%d histories, %d operations %v, %d stops of a process in a load, %d batch loads, seed %d",
+		histories, total, d.counts, d.stops, d.batches, *coherenceSeed)
+	var sum readthrough.Stats
+	for _, m := range mixes[:min(histories, len(mixes))] {
+		s := *d.stats[m.name]
+		d.t.Logf("%-14s %s", m.name, statsLine(s))
+		require.Positive(d.t, m.shows(s), "%s", m.name)
+		addStats(&sum, s)
+	}
+	require.GreaterOrEqual(d.t, total, histories*coherenceProcesses*coherenceClients*operationsEach)
+	for what, n := range map[string]int64{
+		"stops": int64(d.stops), "hits": sum.Hits, "loads": sum.Loads, "fills": sum.Fills, "refused fills": sum.RefusedFills,
+		"waits for another process": sum.Shared, "waits for another caller": sum.Collapsed, "invalidations": sum.Invalidations,
+	} {
+		require.Positive(d.t, n, what)
+	}
+	require.Zero(d.t, sum.RedisErrors, "nothing was to go wrong between the processes and Redis")
+	require.Zero(d.t, sum.LoadErrors)
+}
+
+// addStats adds each count of s to sum.
+func addStats(sum *readthrough.Stats, s readthrough.Stats) {
+	to, from := reflect.ValueOf(sum).Elem(), reflect.ValueOf(s)
+	for i := range to.NumField() {
+		to.Field(i).SetInt(to.Field(i).Int() + from.Field(i).Int())
+	}
+}
+
+// statsLine is the counts that are not zero.
+func statsLine(s readthrough.Stats) string {
+	var line strings.Builder
+	for i, v := 0, reflect.ValueOf(s); i < v.NumField(); i++ {
+		if n := v.Field(i).Int(); n != 0 {
+			fmt.Fprintf(&line, " %s %d", v.Type().Field(i).Name, n)
+		}
+	}
+	return line.String()
+}
