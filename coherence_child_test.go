@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,7 +51,7 @@ type report struct {
 }
 
 const (
-	coherenceKeys    = 4
+	coherenceKeys    = 2
 	coherenceClients = 5  // in each process
 	operationsEach   = 25 // of each client
 	// patientRedis keeps a busy machine from being taken for a Redis that is down:
@@ -124,33 +125,33 @@ func (m *member) hold() {
 	<-m.holding
 }
 
-// slowNetwork has some commands come late, and some answers: what is decided on
-// an answer is then decided on what was so a while ago.
+// slowNetwork has the commands of a load come late, and their answers later: what
+// is decided on an answer is then decided on what was so a while ago. The lookups
+// and invalidations of others overtake them.
 type slowNetwork struct{}
 
 func (slowNetwork) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-func (slowNetwork) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		dawdle(10)
-		defer dawdle(10)
-		return next(ctx, cmd)
-	}
-}
+func (slowNetwork) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
 func (slowNetwork) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		dawdle(10)
-		defer dawdle(10)
+		if slices.ContainsFunc(cmds, ofLoad) {
+			dawdle(10, 2*time.Millisecond)
+			defer dawdle(40, 5*time.Millisecond)
+		}
 		return next(ctx, cmds)
 	}
 }
 
-// dawdle takes up to 3 ms, in so many percent of the cases. To take a random time
+// ofLoad reports whether cmd is one that acquires a lease, or a script.
+func ofLoad(cmd redis.Cmder) bool { return cmd.Name() == "set" || cmd.Name() == "evalsha" }
+
+// dawdle takes up to limit, in so many percent of the cases. To take a random time
 // is its purpose: no event is waited for.
-func dawdle(percent int) {
+func dawdle(percent int, limit time.Duration) {
 	if rand.IntN(100) < percent {
-		time.Sleep(rand.N(3 * time.Millisecond))
+		time.Sleep(rand.N(limit))
 	}
 }
 
@@ -212,7 +213,7 @@ func (p *part) rowKey(k int) string { return fmt.Sprintf("row-%d-%d", p.History,
 
 // load is the loader: it takes its time before and after it reads the row.
 func (p *part) load(ctx context.Context, k int) (int64, error) {
-	dawdle(50)
+	dawdle(50, 3*time.Millisecond)
 	v, err := p.database.Get(ctx, p.rowKey(k)).Int64()
 	if errors.Is(err, redis.Nil) {
 		err = nil // version 0: never written
@@ -220,7 +221,7 @@ func (p *part) load(ctx context.Context, k int) (int64, error) {
 	if rand.IntN(100) < 2 {
 		p.hold()
 	}
-	dawdle(50)
+	dawdle(50, 3*time.Millisecond)
 	return v, err
 }
 
@@ -248,7 +249,7 @@ type client struct {
 func (c *client) run() error {
 	ctx := context.Background()
 	for len(c.done) < operationsEach {
-		dawdle(20)
+		dawdle(20, 3*time.Millisecond)
 		k := c.rng.IntN(1 + c.rng.IntN(coherenceKeys)) // the first keys are hot
 		if err := c.act(ctx, c.mix.pick(c.rng), k); err != nil {
 			return fmt.Errorf("client %d, key %d: %w", c.id, k, err)
@@ -278,7 +279,7 @@ func (c *client) act(ctx context.Context, a action, k int) error {
 	}); err != nil {
 		return err
 	}
-	dawdle(30)
+	dawdle(30, 3*time.Millisecond)
 	if a == setNew {
 		return c.note(set, k, func() (int64, error) { return v, c.rows.Set(ctx, k, v) })
 	}
@@ -302,7 +303,7 @@ func (c *client) invalidate(ctx context.Context, k int) error {
 
 // getMany is a Get of each key, all at the same time.
 func (c *client) getMany(ctx context.Context) error {
-	ks := c.rng.Perm(coherenceKeys)[:2+c.rng.IntN(coherenceKeys-1)]
+	ks := c.rng.Perm(coherenceKeys)
 	began := machineTime()
 	results, err := c.rows.GetMany(ctx, ks)
 	returned := machineTime()

@@ -112,7 +112,7 @@ type verdict struct {
 	history int
 	key     int
 	result  porcupine.CheckResult
-	ops     []operation // of the key, if the result is not Ok
+	shown   []operation // of the key, if the result is not Ok
 }
 
 // TestHistoriesAreCoherent is the check of the first promise: what several
@@ -246,8 +246,8 @@ func (d *driver) gather(r report) {
 	go func() { // ends with its checks, which are bounded, and is waited for
 		v := verdict{history: r.History, result: porcupine.Ok}
 		for key, ops := range keys {
-			if result := checkKey(ops); result != porcupine.Ok {
-				v = verdict{r.History, key, result, ops}
+			if result, shown := check(ops); result != porcupine.Ok {
+				v = verdict{r.History, key, result, shown}
 				break
 			}
 		}
@@ -259,17 +259,14 @@ func (d *driver) judge(v verdict) {
 	if v.result == porcupine.Ok {
 		return
 	}
-	what := fmt.Sprintf("history %d (%s, -coherence.seed=%d), key %d, %d operations",
-		v.history, d.mixOf(v.history), *coherenceSeed, v.key, len(v.ops))
+	what := fmt.Sprintf("history %d (%s, -coherence.seed=%d), key %d", v.history, d.mixOf(v.history), *coherenceSeed, v.key)
 	if v.result == porcupine.Unknown {
 		d.t.Errorf("not decided in %s: %s", checkLimit, what)
 		return
 	}
-	var story strings.Builder
-	explain(&story, v.ops)
-	d.t.Errorf("%s: %s\n%s", violation, what, story.String())
+	d.t.Errorf("%s: no order of these operations explains them: %s\n%s", violation, what, story(v.shown))
 	if !d.violated { // one picture is enough
-		visualize(d.t, fmt.Sprintf("history-%d-key-%d", v.history, v.key), v.ops)
+		visualize(d.t, fmt.Sprintf("history-%d-key-%d", v.history, v.key), v.shown)
 	}
 	d.violated = true
 }
