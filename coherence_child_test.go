@@ -29,9 +29,9 @@ const coherenceEntry = "coherence"
 
 func init() { redistest.Register(coherenceEntry, takePart) }
 
-// order is what a process is told: to take part in a history, or to let the load
+// memberOrder is what a process is told: to take part in a history, or to let the load
 // that it holds go on.
-type order struct {
+type memberOrder struct {
 	GoOn    bool
 	History int
 	Mix     string
@@ -39,12 +39,12 @@ type order struct {
 	Seed    uint64
 }
 
-// report is what a process says: that a load of it holds its lease and waits to
+// memberReport is what a process says: that a load of it holds its lease and waits to
 // be stopped, or what its part in a history was.
-type report struct {
+type memberReport struct {
 	Held       bool
 	History    int
-	Operations []operation
+	Operations []historyOp
 	Stats      readthrough.Stats
 	Batches    int64  // calls of the batch loader
 	Failed     string // what must not have happened
@@ -59,8 +59,8 @@ const (
 	patientRedis = time.Minute
 )
 
-// member is one process of the fleet.
-type member struct {
+// fleetMember is one process of the fleet.
+type fleetMember struct {
 	cache, database *redis.Client
 	holding         chan struct{} // has room for one load at a time
 	goOn            chan struct{}
@@ -71,7 +71,7 @@ type member struct {
 
 // takePart is the program of a child process: it runs until its input ends.
 func takePart() int {
-	m := &member{
+	m := &fleetMember{
 		cache: memberClient("CACHE"), database: memberClient("DATABASE"),
 		holding: make(chan struct{}, 1), goOn: make(chan struct{}),
 		out: json.NewEncoder(os.Stdout),
@@ -80,7 +80,7 @@ func takePart() int {
 	in := json.NewDecoder(os.Stdin)
 	var parts sync.WaitGroup
 	for {
-		var o order
+		var o memberOrder
 		switch err := in.Decode(&o); {
 		case errors.Is(err, io.EOF):
 			parts.Wait()
@@ -104,7 +104,7 @@ func memberClient(env string) *redis.Client {
 	})
 }
 
-func (m *member) say(r report) {
+func (m *fleetMember) say(r memberReport) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.out.Encode(r); err != nil {
@@ -114,13 +114,13 @@ func (m *member) say(r report) {
 
 // hold stays in a load, lease in hand, until the process has been stopped and
 // woken up again. One load at a time does.
-func (m *member) hold() {
+func (m *fleetMember) hold() {
 	select {
 	case m.holding <- struct{}{}:
 	default:
 		return
 	}
-	m.say(report{Held: true})
+	m.say(memberReport{Held: true})
 	<-m.goOn
 	<-m.holding
 }
@@ -155,18 +155,18 @@ func dawdle(percent int, limit time.Duration) {
 	}
 }
 
-// part is a process's part in one history. Its cache is one of its own.
-type part struct {
-	*member
-	order
+// historyPart is a process's part in one history. Its cache is one of its own.
+type historyPart struct {
+	*fleetMember
+	memberOrder
 	mix     mix
 	rows    *readthrough.ReadThrough[int, int64]
 	batches atomic.Int64
 }
 
-func (m *member) run(o order) report {
-	p := &part{member: m, order: o, mix: mixNamed(o.Mix)}
-	r := report{History: o.History}
+func (m *fleetMember) run(o memberOrder) memberReport {
+	p := &historyPart{fleetMember: m, memberOrder: o, mix: mixNamed(o.Mix)}
+	r := memberReport{History: o.History}
 	var err error
 	if r.Operations, r.Stats, err = p.run(); err != nil {
 		r.Failed = err.Error()
@@ -175,7 +175,7 @@ func (m *member) run(o order) report {
 	return r
 }
 
-func (p *part) run() ([]operation, readthrough.Stats, error) {
+func (p *historyPart) run() ([]historyOp, readthrough.Stats, error) {
 	opts := append([]readthrough.CacheOption{
 		readthrough.WithRedisTimeout(patientRedis),
 		readthrough.WithLoadTimeout(patientRedis),
@@ -190,18 +190,18 @@ func (p *part) run() ([]operation, readthrough.Stats, error) {
 	if p.rows, err = readthrough.New(cache, fmt.Sprintf("history-%d", p.History), p.load, readthrough.Int); err != nil {
 		return nil, readthrough.Stats{}, errors.Join(err, cache.Close())
 	}
-	clients := make([]*client, coherenceClients)
+	clients := make([]*historyClient, coherenceClients)
 	errs := make([]error, coherenceClients)
 	var wg sync.WaitGroup
 	for i := range clients {
 		id := p.Process*coherenceClients + i
-		clients[i] = &client{part: p, id: id, rng: rand.New(rand.NewPCG(p.Seed, uint64(id)))}
+		clients[i] = &historyClient{historyPart: p, id: id, rng: rand.New(rand.NewPCG(p.Seed, uint64(id)))}
 		wg.Go(func() { errs[i] = clients[i].run() })
 	}
 	wg.Wait()
 	stats := cache.Stats() // Close would add loads of nobody that it cuts short
 	errs = append(errs, cache.Close())
-	var ops []operation
+	var ops []historyOp
 	for _, c := range clients {
 		ops = append(ops, c.done...)
 	}
@@ -209,10 +209,10 @@ func (p *part) run() ([]operation, readthrough.Stats, error) {
 }
 
 // rowKey is where the database keeps the version of a row.
-func (p *part) rowKey(k int) string { return fmt.Sprintf("row-%d-%d", p.History, k) }
+func (p *historyPart) rowKey(k int) string { return fmt.Sprintf("row-%d-%d", p.History, k) }
 
 // load is the loader: it takes its time before and after it reads the row.
-func (p *part) load(ctx context.Context, k int) (int64, error) {
+func (p *historyPart) load(ctx context.Context, k int) (int64, error) {
 	dawdle(50, 3*time.Millisecond)
 	v, err := p.database.Get(ctx, p.rowKey(k)).Int64()
 	if errors.Is(err, redis.Nil) {
@@ -225,7 +225,7 @@ func (p *part) load(ctx context.Context, k int) (int64, error) {
 	return v, err
 }
 
-func (p *part) loadMany(ctx context.Context, ks []int) (map[int]int64, error) {
+func (p *historyPart) loadMany(ctx context.Context, ks []int) (map[int]int64, error) {
 	p.batches.Add(1)
 	rows := make(map[int]int64, len(ks))
 	for _, k := range ks {
@@ -238,15 +238,15 @@ func (p *part) loadMany(ctx context.Context, ks []int) (map[int]int64, error) {
 	return rows, nil
 }
 
-// client makes one call after the other, and notes what each did.
-type client struct {
-	*part
+// historyClient makes one call after the other, and notes what each did.
+type historyClient struct {
+	*historyPart
 	id   int
 	rng  *rand.Rand
-	done []operation
+	done []historyOp
 }
 
-func (c *client) run() error {
+func (c *historyClient) run() error {
 	ctx := context.Background()
 	for len(c.done) < operationsEach {
 		dawdle(20, 3*time.Millisecond)
@@ -258,64 +258,64 @@ func (c *client) run() error {
 	return nil
 }
 
-func (c *client) act(ctx context.Context, a action, k int) error {
+func (c *historyClient) act(ctx context.Context, a opKind, k int) error {
 	switch a {
-	case get:
-		return c.note(get, k, func() (int64, error) { return c.rows.Get(ctx, k) })
-	case refresh:
-		return c.note(refresh, k, func() (int64, error) { return c.rows.Refresh(ctx, k) })
-	case getMany:
+	case opGet:
+		return c.note(opGet, k, func() (int64, error) { return c.rows.Get(ctx, k) })
+	case opRefresh:
+		return c.note(opRefresh, k, func() (int64, error) { return c.rows.Refresh(ctx, k) })
+	case opGetMany:
 		return c.getMany(ctx)
-	case again:
+	case opInvalidateAgain:
 		return c.invalidate(ctx, k)
-	case sabotage:
+	case opSabotage:
 		return c.sabotage(ctx, k)
 	}
 	// A writer: the version that it wrote is the one it sets.
 	var v int64
-	if err := c.note(write, k, func() (_ int64, err error) {
+	if err := c.note(opWrite, k, func() (_ int64, err error) {
 		v, err = c.database.Incr(ctx, c.rowKey(k)).Result()
 		return v, err
 	}); err != nil {
 		return err
 	}
 	dawdle(30, 3*time.Millisecond)
-	if a == setNew {
-		return c.note(set, k, func() (int64, error) { return v, c.rows.Set(ctx, k, v) })
+	if a == opSetNew {
+		return c.note(opSet, k, func() (int64, error) { return v, c.rows.Set(ctx, k, v) })
 	}
 	return c.invalidate(ctx, k)
 }
 
 // note makes a call and notes it.
-func (c *client) note(a action, k int, call func() (int64, error)) error {
+func (c *historyClient) note(a opKind, k int, call func() (int64, error)) error {
 	began := machineTime()
 	v, err := call()
-	c.done = append(c.done, operation{Key: k, Action: a, Version: v, Client: c.id, Call: began, Return: machineTime()})
+	c.done = append(c.done, historyOp{Key: k, Action: a, Version: v, Client: c.id, Call: began, Return: machineTime()})
 	if err != nil {
 		return fmt.Errorf("%s: %w", a, err)
 	}
 	return nil
 }
 
-func (c *client) invalidate(ctx context.Context, k int) error {
-	return c.note(invalidate, k, func() (int64, error) { return 0, c.rows.Invalidate(ctx, k) })
+func (c *historyClient) invalidate(ctx context.Context, k int) error {
+	return c.note(opInvalidate, k, func() (int64, error) { return 0, c.rows.Invalidate(ctx, k) })
 }
 
 // getMany is a Get of each key, all at the same time.
-func (c *client) getMany(ctx context.Context) error {
+func (c *historyClient) getMany(ctx context.Context) error {
 	ks := c.rng.Perm(coherenceKeys)
 	began := machineTime()
 	results, err := c.rows.GetMany(ctx, ks)
 	returned := machineTime()
 	for i, r := range results {
 		err = errors.Join(err, r.Err)
-		c.done = append(c.done, operation{Key: ks[i], Action: get, Version: r.Value, Client: c.id, Call: began, Return: returned})
+		c.done = append(c.done, historyOp{Key: ks[i], Action: opGet, Version: r.Value, Client: c.id, Call: began, Return: returned})
 	}
 	return err
 }
 
 // sabotage is what eviction, a flush or an operator does to a cache.
-func (c *client) sabotage(ctx context.Context, k int) error {
+func (c *historyClient) sabotage(ctx context.Context, k int) error {
 	key, err := c.rows.RedisKey(k)
 	if err != nil {
 		return err

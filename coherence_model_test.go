@@ -14,37 +14,37 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-// action is what an operation does.
-type action string
+// opKind is what an operation does.
+type opKind string
 
 const (
-	get        action = "Get"
-	refresh    action = "Refresh"
-	write      action = "write" // to the database
-	invalidate action = "Invalidate"
-	set        action = "Set"
+	opGet        opKind = "Get"
+	opRefresh    opKind = "Refresh"
+	opWrite      opKind = "write" // to the database
+	opInvalidate opKind = "Invalidate"
+	opSet        opKind = "Set"
 
 	// What follows is made of the above, or is no operation of the cache's users.
-	getMany  action = "GetMany"    // a Get of each of its keys
-	update   action = "update"     // a write, and an Invalidate
-	setNew   action = "set new"    // a write, and a Set of what was written
-	sabotage action = "sabotage"   // the entry or the lease is deleted or expires
-	again    action = "invalidate" // an Invalidate without a write
+	opGetMany         opKind = "GetMany"    // a Get of each of its keys
+	opUpdate          opKind = "update"     // a write, and an Invalidate
+	opSetNew          opKind = "set new"    // a write, and a Set of what was written
+	opSabotage        opKind = "sabotage"   // the entry or the lease is deleted or expires
+	opInvalidateAgain opKind = "invalidate" // an Invalidate without a write
 )
 
-// operation is one call of one client for one key. Call and Return are read from
+// historyOp is one call of one client for one key. Call and Return are read from
 // one clock in all processes: before the call, and after its return.
-type operation struct {
+type historyOp struct {
 	Key     int    `json:"k"`
-	Action  action `json:"a"`
+	Action  opKind `json:"a"`
 	Version int64  `json:"v,omitempty"` // got, written or set
 	Client  int    `json:"c"`
 	Call    int64  `json:"b"`
 	Return  int64  `json:"e"`
 }
 
-func (o operation) String() string {
-	if o.Action == invalidate {
+func (o historyOp) String() string {
+	if o.Action == opInvalidate {
 		return string(o.Action)
 	}
 	return fmt.Sprintf("%s %d", o.Action, o.Version)
@@ -54,7 +54,7 @@ func (o operation) String() string {
 type keyState struct {
 	written int64 // the version in the database
 	floor   int64 // the version that was in the database at the last Invalidate or Set
-	set     int64 // what that Set stored; notSet after an Invalidate
+	lastSet int64 // what that Set stored; notSet after an Invalidate
 }
 
 const notSet = -1
@@ -85,24 +85,24 @@ const notSet = -1
 // another returns the old one from the entry. So both are right, in any order,
 // until the Invalidate.
 var coherent = porcupine.Model{
-	Init: func() any { return keyState{set: notSet} },
+	Init: func() any { return keyState{lastSet: notSet} },
 	Step: func(state, input, _ any) (bool, any) {
 		s := state.(keyState)
-		switch o := input.(operation); o.Action {
-		case write:
-			return o.Version == s.written+1, keyState{o.Version, s.floor, s.set}
-		case invalidate:
+		switch o := input.(historyOp); o.Action {
+		case opWrite:
+			return o.Version == s.written+1, keyState{o.Version, s.floor, s.lastSet}
+		case opInvalidate:
 			return true, keyState{s.written, s.written, notSet}
-		case set:
+		case opSet:
 			return o.Version <= s.written, keyState{s.written, s.written, o.Version}
-		case get:
-			return s.floor <= o.Version && o.Version <= s.written || o.Version == s.set, s
-		case refresh:
+		case opGet:
+			return s.floor <= o.Version && o.Version <= s.written || o.Version == s.lastSet, s
+		case opRefresh:
 			return o.Version == s.written, s
 		}
 		return false, s
 	},
-	DescribeOperation: func(input, _ any) string { return input.(operation).String() },
+	DescribeOperation: func(input, _ any) string { return input.(historyOp).String() },
 	DescribeState:     func(state any) string { return fmt.Sprintf("%+v", state) },
 }
 
@@ -114,35 +114,35 @@ const (
 	easyLimit = time.Second
 )
 
-// check decides whether the history of one key is coherent. If it is not, it
+// checkHistory decides whether the history of one key is coherent. If it is not, it
 // returns what of it shows that.
-func check(ops []operation) (porcupine.CheckResult, []operation) {
-	if search(ops, easyLimit) == porcupine.Ok {
+func checkHistory(ops []historyOp) (porcupine.CheckResult, []historyOp) {
+	if searchOrder(ops, easyLimit) == porcupine.Ok {
 		return porcupine.Ok, nil
 	}
 	// A read changes nothing, so without the others it must be explained just as
 	// well. If it is not, that is found fast, and easy to read.
-	var changes, reads []operation
+	var changes, reads []historyOp
 	for _, o := range ops {
-		if o.Action == get || o.Action == refresh {
+		if o.Action == opGet || o.Action == opRefresh {
 			reads = append(reads, o)
 		} else {
 			changes = append(changes, o)
 		}
 	}
 	for _, r := range reads {
-		if one := append(slices.Clip(changes), r); search(one, checkLimit) == porcupine.Illegal {
-			return porcupine.Illegal, slices.DeleteFunc(one, func(o operation) bool { return o.Call > r.Return })
+		if one := append(slices.Clip(changes), r); searchOrder(one, checkLimit) == porcupine.Illegal {
+			return porcupine.Illegal, slices.DeleteFunc(one, func(o historyOp) bool { return o.Call > r.Return })
 		}
 	}
-	return search(ops, checkLimit), ops
+	return searchOrder(ops, checkLimit), ops
 }
 
-func search(ops []operation, limit time.Duration) porcupine.CheckResult {
+func searchOrder(ops []historyOp, limit time.Duration) porcupine.CheckResult {
 	return porcupine.CheckOperationsTimeout(coherent, toPorcupine(ops), limit)
 }
 
-func toPorcupine(ops []operation) []porcupine.Operation {
+func toPorcupine(ops []historyOp) []porcupine.Operation {
 	history := make([]porcupine.Operation, len(ops))
 	for i, o := range ops {
 		history[i] = porcupine.Operation{ClientId: o.Client, Input: o, Call: o.Call, Return: o.Return}
@@ -150,10 +150,10 @@ func toPorcupine(ops []operation) []porcupine.Operation {
 	return history
 }
 
-// story is the end of a history, as lines to read.
-func story(ops []operation) string {
+// historyText is the end of a history, as lines to read.
+func historyText(ops []historyOp) string {
 	const shown = 20
-	ops = slices.SortedFunc(slices.Values(ops), func(a, b operation) int { return cmp.Compare(a.Call, b.Call) })
+	ops = slices.SortedFunc(slices.Values(ops), func(a, b historyOp) int { return cmp.Compare(a.Call, b.Call) })
 	start := ops[0].Call
 	var lines strings.Builder
 	fmt.Fprintf(&lines, "%10s %10s  %-6s  %s\n", "call µs", "return µs", "client", "operation")
@@ -164,7 +164,7 @@ func story(ops []operation) string {
 }
 
 // visualize leaves a page that shows the history. It is kept if the tests run with -artifacts.
-func visualize(t *testing.T, name string, ops []operation) {
+func visualize(t *testing.T, name string, ops []historyOp) {
 	_, info := porcupine.CheckOperationsVerbose(coherent, toPorcupine(ops), checkLimit)
 	path := filepath.Join(t.ArtifactDir(), name+".html")
 	if err := porcupine.VisualizePath(coherent, info, path); err != nil {
@@ -177,35 +177,35 @@ func visualize(t *testing.T, name string, ops []operation) {
 // Histories whose verdict is known: the check must tell these apart before it is
 // believed about others.
 func TestCoherenceModelTellsRightFromWrong(t *testing.T) {
-	at := func(call, ret int64, a action, v int64) operation {
-		return operation{Action: a, Version: v, Call: call, Return: ret}
+	at := func(call, ret int64, a opKind, v int64) historyOp {
+		return historyOp{Action: a, Version: v, Call: call, Return: ret}
 	}
 	for name, c := range map[string]struct {
 		want porcupine.CheckResult
-		ops  []operation
+		ops  []historyOp
 	}{
-		"both versions before the Invalidate, the older one last": {porcupine.Ok, []operation{
-			at(1, 2, write, 1), at(3, 4, get, 1), at(5, 6, get, 0), at(7, 8, invalidate, 0)}},
-		"the older version during the Invalidate": {porcupine.Ok, []operation{
-			at(1, 2, write, 1), at(3, 6, invalidate, 0), at(4, 5, get, 0)}},
-		"the older version after the Invalidate, by a Get that began before": {porcupine.Ok, []operation{
-			at(1, 2, write, 1), at(3, 5, invalidate, 0), at(4, 9, get, 0)}},
-		"the older version after the Invalidate": {porcupine.Illegal, []operation{
-			at(1, 2, write, 1), at(3, 4, invalidate, 0), at(5, 6, get, 0)}},
-		"a version that nobody wrote": {porcupine.Illegal, []operation{at(1, 2, write, 1), at(3, 4, get, 2)}},
-		"what was set last, though older": {porcupine.Ok, []operation{
-			at(1, 2, write, 1), at(3, 4, write, 2), at(5, 6, set, 2), at(7, 8, set, 1), at(9, 10, get, 1), at(11, 12, get, 2)}},
-		"what was set before the last Set": {porcupine.Illegal, []operation{
-			at(1, 2, write, 1), at(3, 4, write, 2), at(5, 6, set, 1), at(7, 8, set, 2), at(9, 10, get, 1)}},
-		"what was set, after an Invalidate": {porcupine.Illegal, []operation{
-			at(1, 2, write, 1), at(3, 4, write, 2), at(5, 6, set, 1), at(7, 8, invalidate, 0), at(9, 10, get, 1)}},
-		"a Refresh that loaded before it was called": {porcupine.Illegal, []operation{
-			at(1, 2, write, 1), at(3, 4, refresh, 0)}},
-		"a Refresh of either version during the write": {porcupine.Ok, []operation{
-			at(1, 9, write, 1), at(2, 3, refresh, 0), at(4, 5, refresh, 1)}},
+		"both versions before the Invalidate, the older one last": {porcupine.Ok, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 4, opGet, 1), at(5, 6, opGet, 0), at(7, 8, opInvalidate, 0)}},
+		"the older version during the Invalidate": {porcupine.Ok, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 6, opInvalidate, 0), at(4, 5, opGet, 0)}},
+		"the older version after the Invalidate, by a Get that began before": {porcupine.Ok, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 5, opInvalidate, 0), at(4, 9, opGet, 0)}},
+		"the older version after the Invalidate": {porcupine.Illegal, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 4, opInvalidate, 0), at(5, 6, opGet, 0)}},
+		"a version that nobody wrote": {porcupine.Illegal, []historyOp{at(1, 2, opWrite, 1), at(3, 4, opGet, 2)}},
+		"what was set last, though older": {porcupine.Ok, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 4, opWrite, 2), at(5, 6, opSet, 2), at(7, 8, opSet, 1), at(9, 10, opGet, 1), at(11, 12, opGet, 2)}},
+		"what was set before the last Set": {porcupine.Illegal, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 4, opWrite, 2), at(5, 6, opSet, 1), at(7, 8, opSet, 2), at(9, 10, opGet, 1)}},
+		"what was set, after an Invalidate": {porcupine.Illegal, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 4, opWrite, 2), at(5, 6, opSet, 1), at(7, 8, opInvalidate, 0), at(9, 10, opGet, 1)}},
+		"a Refresh that loaded before it was called": {porcupine.Illegal, []historyOp{
+			at(1, 2, opWrite, 1), at(3, 4, opRefresh, 0)}},
+		"a Refresh of either version during the write": {porcupine.Ok, []historyOp{
+			at(1, 9, opWrite, 1), at(2, 3, opRefresh, 0), at(4, 5, opRefresh, 1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got, _ := check(c.ops); got != c.want {
+			if got, _ := checkHistory(c.ops); got != c.want {
 				t.Errorf("%s, want %s", got, c.want)
 			}
 		})

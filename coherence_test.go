@@ -28,23 +28,33 @@ var (
 type mix struct {
 	name  string
 	opts  []readthrough.CacheOption
-	also  map[action]int                // besides usual, in the same measure
+	also  map[opKind]int                // besides usualOps, in the same measure
 	shows func(readthrough.Stats) int64 // what the mix is for: it must have happened
 }
 
-// usual is how often, of about a hundred, a client does something in every mix.
-var usual = map[action]int{get: 70, update: 12, setNew: 5, again: 3, sabotage: 10}
+// usualOps is how often, of about a hundred, a client does something in every mix.
+var usualOps = map[opKind]int{opGet: 70, opUpdate: 12, opSetNew: 5, opInvalidateAgain: 3, opSabotage: 10}
 
 // mixes are taken in turn by the histories of a run.
 var mixes = []mix{
-	{name: "plain", shows: func(s readthrough.Stats) int64 { return s.RefusedFills }},
-	{name: "stale", opts: []readthrough.CacheOption{readthrough.WithTTL(2 * time.Millisecond), readthrough.WithStale(time.Minute)}, shows: func(s readthrough.Stats) int64 { return s.Refreshes }},
-	{name: "patient", opts: []readthrough.CacheOption{readthrough.WithTTL(2 * time.Millisecond), readthrough.WithStale(time.Minute), readthrough.WithPatience(2 * time.Millisecond)}, shows: func(s readthrough.Stats) int64 { return s.StaleHits }},
-	{name: "early refresh", opts: []readthrough.CacheOption{readthrough.WithEarlyRefresh(2)}, shows: func(s readthrough.Stats) int64 { return s.Refreshes }},
-	{name: "many", also: map[action]int{getMany: 40}, shows: func(s readthrough.Stats) int64 { return s.Collapsed }},
-	{name: "refresh", also: map[action]int{refresh: 20}, shows: func(s readthrough.Stats) int64 { return s.RefusedFills }},
-	{name: "no waiting", opts: []readthrough.CacheOption{readthrough.WithLeaseWait(0)}, shows: func(s readthrough.Stats) int64 { return s.Loads - s.Fills - s.RefusedFills }},
+	{name: "plain", shows: countRefusedFills},
+	{name: "stale", opts: mixOptions(shortTTL, readthrough.WithStale(time.Minute)), shows: countRefreshes},
+	{name: "patient", opts: mixOptions(shortTTL, readthrough.WithStale(time.Minute), readthrough.WithPatience(2*time.Millisecond)), shows: countStaleHits},
+	{name: "early refresh", opts: mixOptions(readthrough.WithEarlyRefresh(2)), shows: countRefreshes},
+	{name: "many", also: map[opKind]int{opGetMany: 40}, shows: countCollapsed},
+	{name: "refresh", also: map[opKind]int{opRefresh: 20}, shows: countRefusedFills},
+	{name: "no waiting", opts: mixOptions(readthrough.WithLeaseWait(0)), shows: countLoadsWithoutLease},
 }
+
+func mixOptions(opts ...readthrough.CacheOption) []readthrough.CacheOption { return opts }
+
+var shortTTL = readthrough.WithTTL(2 * time.Millisecond)
+
+func countRefusedFills(s readthrough.Stats) int64      { return s.RefusedFills }
+func countRefreshes(s readthrough.Stats) int64         { return s.Refreshes }
+func countStaleHits(s readthrough.Stats) int64         { return s.StaleHits }
+func countCollapsed(s readthrough.Stats) int64         { return s.Collapsed }
+func countLoadsWithoutLease(s readthrough.Stats) int64 { return s.Loads - s.Fills - s.RefusedFills }
 
 func mixNamed(name string) mix {
 	for _, m := range mixes {
@@ -55,17 +65,17 @@ func mixNamed(name string) mix {
 	panic("no mix " + name)
 }
 
-// actions is all that can be picked, in an order that a seed can rely on.
-var actions = []action{get, update, setNew, again, sabotage, getMany, refresh}
+// opKinds is all that can be picked, in an order that a seed can rely on.
+var opKinds = []opKind{opGet, opUpdate, opSetNew, opInvalidateAgain, opSabotage, opGetMany, opRefresh}
 
-func (m *mix) pick(rng *rand.Rand) action {
+func (m *mix) pick(rng *rand.Rand) opKind {
 	total := 0
-	for _, a := range actions {
-		total += usual[a] + m.also[a]
+	for _, a := range opKinds {
+		total += usualOps[a] + m.also[a]
 	}
 	n := rng.IntN(total)
-	for _, a := range actions {
-		if n -= usual[a] + m.also[a]; n < 0 {
+	for _, a := range opKinds {
+		if n -= usualOps[a] + m.also[a]; n < 0 {
 			return a
 		}
 	}
@@ -82,37 +92,37 @@ const (
 	stuckAfter = 2 * time.Minute
 )
 
-// driver runs histories in its processes and has each checked. All of its fields
+// historyDriver runs histories in its processes and has each checked. All of its fields
 // are the test's goroutine's.
-type driver struct {
+type historyDriver struct {
 	t        *testing.T
 	members  []*redistest.Proc
-	messages chan message
+	messages chan memberMessage
 	wake     chan int
-	verdicts chan verdict
+	verdicts chan historyVerdict
 
-	parts    map[int][]report // of the histories under way
+	parts    map[int][]memberReport // of the histories under way
 	checking int
 	stops    int
 	stats    map[string]*readthrough.Stats // by mix
 	batches  int64
-	counts   map[action]int
+	counts   map[opKind]int
 	violated bool
 }
 
-// message is what a process reported, or that it will report no more.
-type message struct {
+// memberMessage is what a process reported, or that it will report no more.
+type memberMessage struct {
 	from int
-	report
+	memberReport
 	err error
 }
 
-// verdict is what the check made of a history.
-type verdict struct {
+// historyVerdict is what the check made of a history.
+type historyVerdict struct {
 	history int
 	key     int
 	result  porcupine.CheckResult
-	shown   []operation // of the key, if the result is not Ok
+	shown   []historyOp // of the key, if the result is not Ok
 }
 
 // TestHistoriesAreCoherent is the check of the first promise: what several
@@ -125,7 +135,7 @@ func TestHistoriesAreCoherent(t *testing.T) {
 	}
 	d := newDriver(t)
 	for next := 0; next < histories && !d.violated || len(d.parts)+d.checking > 0; {
-		for ; next < histories && !d.violated && len(d.parts) < historiesAtOnce; next++ {
+		for ; next < histories && !d.violated && len(d.parts)+d.checking < historiesAtOnce; next++ {
 			d.begin(next)
 		}
 		d.handleNext()
@@ -136,11 +146,11 @@ func TestHistoriesAreCoherent(t *testing.T) {
 	d.requireExercised(histories)
 }
 
-func newDriver(t *testing.T) *driver {
+func newDriver(t *testing.T) *historyDriver {
 	cache, database := redistest.Start(t), redistest.Start(t)
-	d := &driver{
-		t: t, messages: make(chan message, 64), wake: make(chan int, coherenceProcesses), verdicts: make(chan verdict),
-		parts: make(map[int][]report), stats: make(map[string]*readthrough.Stats), counts: make(map[action]int),
+	d := &historyDriver{
+		t: t, messages: make(chan memberMessage, 64), wake: make(chan int, coherenceProcesses), verdicts: make(chan historyVerdict, historiesAtOnce),
+		parts: make(map[int][]memberReport), stats: make(map[string]*readthrough.Stats), counts: make(map[opKind]int),
 	}
 	for i := range coherenceProcesses {
 		p := redistest.Process(t, coherenceEntry, "CACHE="+cache.Addr(), "DATABASE="+database.Addr())
@@ -159,12 +169,12 @@ func newDriver(t *testing.T) *driver {
 }
 
 // listen passes on what a process reports.
-func (d *driver) listen(from int, p *redistest.Proc) {
+func (d *historyDriver) listen(from int, p *redistest.Proc) {
 	for {
 		line, err := p.ReadLine(time.Hour)
-		m := message{from: from, err: err}
+		m := memberMessage{from: from, err: err}
 		if err == nil {
-			m.err = json.Unmarshal([]byte(line), &m.report)
+			m.err = json.Unmarshal([]byte(line), &m.memberReport)
 		}
 		select {
 		case d.messages <- m:
@@ -176,20 +186,20 @@ func (d *driver) listen(from int, p *redistest.Proc) {
 	}
 }
 
-func (d *driver) mixOf(history int) string { return mixes[history%len(mixes)].name }
+func (d *historyDriver) mixOf(history int) string { return mixes[history%len(mixes)].name }
 
-func (d *driver) begin(history int) {
-	d.parts[history] = make([]report, 0, coherenceProcesses)
+func (d *historyDriver) begin(history int) {
+	d.parts[history] = make([]memberReport, 0, coherenceProcesses)
 	for i := range d.members {
-		d.tell(i, order{History: history, Mix: d.mixOf(history), Process: i, Seed: *coherenceSeed + uint64(history)})
+		d.tell(i, memberOrder{History: history, Mix: d.mixOf(history), Process: i, Seed: *coherenceSeed + uint64(history)})
 	}
 }
 
-func (d *driver) tell(member int, o order) {
+func (d *historyDriver) tell(member int, o memberOrder) {
 	require.NoError(d.t, json.NewEncoder(d.members[member].Stdin).Encode(o))
 }
 
-func (d *driver) handleNext() {
+func (d *historyDriver) handleNext() {
 	stuck := time.NewTimer(stuckAfter)
 	defer stuck.Stop()
 	select {
@@ -199,10 +209,10 @@ func (d *driver) handleNext() {
 			d.stop(m.from)
 			return
 		}
-		d.gather(m.report)
+		d.gather(m.memberReport)
 	case member := <-d.wake:
 		d.members[member].Resume()
-		d.tell(member, order{GoOn: true})
+		d.tell(member, memberOrder{GoOn: true})
 	case v := <-d.verdicts:
 		d.checking--
 		d.judge(v)
@@ -212,30 +222,21 @@ func (d *driver) handleNext() {
 }
 
 // stop stops a process that holds a lease, for about as long as it would last or longer.
-func (d *driver) stop(member int) {
+func (d *historyDriver) stop(member int) {
 	d.members[member].Pause()
 	d.stops++
 	time.AfterFunc(shortestStop+rand.N(longestStop-shortestStop), func() { d.wake <- member })
 }
 
 // gather takes a process's part in a history. When it is the last, the history is checked.
-func (d *driver) gather(r report) {
+func (d *historyDriver) gather(r memberReport) {
 	require.Empty(d.t, r.Failed, "history %d, %s", r.History, d.mixOf(r.History))
-	sum, mix := d.stats[d.mixOf(r.History)], d.mixOf(r.History)
-	if sum == nil {
-		sum = new(readthrough.Stats)
-		d.stats[mix] = sum
-	}
-	addStats(sum, r.Stats)
-	d.batches += r.Batches
-	for _, o := range r.Operations {
-		d.counts[o.Action]++
-	}
+	d.count(r)
 	d.parts[r.History] = append(d.parts[r.History], r)
 	if len(d.parts[r.History]) < coherenceProcesses {
 		return
 	}
-	var keys [coherenceKeys][]operation
+	var keys [coherenceKeys][]historyOp
 	for _, part := range d.parts[r.History] {
 		for _, o := range part.Operations {
 			keys[o.Key] = append(keys[o.Key], o)
@@ -244,10 +245,10 @@ func (d *driver) gather(r report) {
 	delete(d.parts, r.History)
 	d.checking++
 	go func() { // ends with its checks, which are bounded, and is waited for
-		v := verdict{history: r.History, result: porcupine.Ok}
+		v := historyVerdict{history: r.History, result: porcupine.Ok}
 		for key, ops := range keys {
-			if result, shown := check(ops); result != porcupine.Ok {
-				v = verdict{r.History, key, result, shown}
+			if result, shown := checkHistory(ops); result != porcupine.Ok {
+				v = historyVerdict{r.History, key, result, shown}
 				break
 			}
 		}
@@ -255,7 +256,19 @@ func (d *driver) gather(r report) {
 	}()
 }
 
-func (d *driver) judge(v verdict) {
+func (d *historyDriver) count(r memberReport) {
+	mix := d.mixOf(r.History)
+	if d.stats[mix] == nil {
+		d.stats[mix] = new(readthrough.Stats)
+	}
+	addStats(d.stats[mix], r.Stats)
+	d.batches += r.Batches
+	for _, o := range r.Operations {
+		d.counts[o.Action]++
+	}
+}
+
+func (d *historyDriver) judge(v historyVerdict) {
 	if v.result == porcupine.Ok {
 		return
 	}
@@ -264,7 +277,7 @@ func (d *driver) judge(v verdict) {
 		d.t.Errorf("not decided in %s: %s", checkLimit, what)
 		return
 	}
-	d.t.Errorf("%s: no order of these operations explains them: %s\n%s", violation, what, story(v.shown))
+	d.t.Errorf("%s: no order of these operations explains them: %s\n%s", violation, what, historyText(v.shown))
 	if !d.violated { // one picture is enough
 		visualize(d.t, fmt.Sprintf("history-%d-key-%d", v.history, v.key), v.shown)
 	}
@@ -275,7 +288,7 @@ func (d *driver) judge(v verdict) {
 const violation = "VIOLATION"
 
 // requireExercised says what ran, and fails if the check has checked next to nothing.
-func (d *driver) requireExercised(histories int) {
+func (d *historyDriver) requireExercised(histories int) {
 	total := 0
 	for _, n := range d.counts {
 		total += n
