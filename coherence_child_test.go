@@ -181,7 +181,7 @@ func (p *historyPart) run() ([]historyOp, readthrough.Stats, error) {
 		readthrough.WithLoadTimeout(patientRedis),
 		readthrough.WithLeaseTTL(10 * time.Millisecond), // the shortest
 		readthrough.WithTTL(20 * time.Millisecond),
-		readthrough.WithBatchLoader(p.loadMany), // GetMany's alone
+		readthrough.WithBatchLoader(p.loadMany), // for GetMany and WithGather
 	}, p.mix.opts...)
 	cache, err := readthrough.NewCache(p.cache, opts...)
 	if err != nil {
@@ -268,6 +268,8 @@ func (c *historyClient) act(ctx context.Context, a opKind, k int) error {
 		return c.getMany(ctx)
 	case opInvalidateAgain:
 		return c.invalidate(ctx, k)
+	case opExpire:
+		return c.rows.Expire(ctx, k)
 	case opSabotage:
 		return c.sabotage(ctx, k)
 	}

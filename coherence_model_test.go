@@ -30,6 +30,7 @@ const (
 	opSetNew          opKind = "set new"    // a write, and a Set of what was written
 	opSabotage        opKind = "sabotage"   // the entry or the lease is deleted or expires
 	opInvalidateAgain opKind = "invalidate" // an Invalidate without a write
+	opExpire          opKind = "expire"     // promises nothing, and must harm nothing
 )
 
 // historyOp is one call of one client for one key. Call and Return are read from

@@ -28,23 +28,23 @@ type edit struct{ file, old, new string }
 
 var mutants = []mutant{
 	{"join rule off: an entry that was found is for those who came after it was asked for, too", []edit{
-		{"load.go", "before = r.sent", "before = flight.Everyone"},
+		{"run.go", "before = r.sent", "before = flight.Everyone"},
 	}},
 	{"join rule off: an accepted fill is for those who came after it was sent, too", []edit{
-		{"load.go", "before = r.sent", "if before = r.sent; r.fill.bytes != nil { before = flight.Everyone }"},
+		{"run.go", "before = r.sent", "if before = r.sent; r.fill.bytes != nil { before = flight.Everyone }"},
 		{"internal/flight/flight.go", "f.now++\n\tf.unlist()", "f.now++"}, // else nobody can come then
 	}},
 	{"join rule off: a refused fill is for those who came during the load, too", []edit{
 		{"internal/lease/course.go", "if kept {", "if kept || !failed {"},
 	}},
 	{"token check off: a fill is accepted whoever holds the lease", []edit{
-		{"internal/lease/lease.go", "fill = newScript(`\nif redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", "fill = newScript(`\n"},
+		{"internal/lease/script.go", "fill = newScript(`\nif redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\n", "fill = newScript(`\n"},
 	}},
 	{"lease deletion off in Invalidate", []edit{
 		{"internal/lease/lease.go", `"unlink", key, Key(key)`, `"unlink", key`},
 	}},
 	{"lease deletion off in Set", []edit{
-		{"internal/lease/lease.go", "return redis.call('DEL', KEYS[1]) + 1`", "return 1`"},
+		{"internal/lease/script.go", "if KEYS[1] ~= KEYS[2] then redis.call('DEL', KEYS[1]) end\n", ""},
 	}},
 }
 

@@ -42,6 +42,8 @@ var mixes = []mix{
 	{name: "patient", opts: mixOptions(shortTTL, readthrough.WithStale(time.Minute), readthrough.WithPatience(2*time.Millisecond)), shows: countStaleHits},
 	{name: "early refresh", opts: mixOptions(readthrough.WithEarlyRefresh(2)), shows: countRefreshes},
 	{name: "many", also: map[opKind]int{opGetMany: 40}, shows: countCollapsed},
+	{name: "gathered", opts: mixOptions(readthrough.WithGather(time.Millisecond, 8)), also: map[opKind]int{opGetMany: 20}, shows: countCollapsed},
+	{name: "expire", opts: mixOptions(readthrough.WithStale(time.Minute)), also: map[opKind]int{opExpire: 20}, shows: countRefreshes},
 	{name: "refresh", also: map[opKind]int{opRefresh: 20}, shows: countRefusedFills},
 	{name: "no waiting", opts: mixOptions(readthrough.WithLeaseWait(0)), shows: countLoadsWithoutLease},
 }
@@ -66,7 +68,7 @@ func mixNamed(name string) mix {
 }
 
 // opKinds is all that can be picked, in an order that a seed can rely on.
-var opKinds = []opKind{opGet, opUpdate, opSetNew, opInvalidateAgain, opSabotage, opGetMany, opRefresh}
+var opKinds = []opKind{opGet, opUpdate, opSetNew, opInvalidateAgain, opSabotage, opGetMany, opRefresh, opExpire}
 
 func (m *mix) pick(rng *rand.Rand) opKind {
 	total := 0

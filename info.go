@@ -3,6 +3,7 @@ package readthrough
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -58,7 +59,7 @@ func (i Info) CacheStatus(name string) string {
 		status += "; fwd=miss"
 	}
 	if i.Source != SourceNone && i.TTL != NoExpiry {
-		status += fmt.Sprintf("; ttl=%d", int64(i.TTL.Round(time.Second)/time.Second))
+		status += fmt.Sprintf("; ttl=%d", int64(math.Floor(i.TTL.Seconds())))
 	}
 	if i.Stored {
 		status += "; stored"

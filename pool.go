@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
@@ -38,6 +39,7 @@ import (
 //	dial_timeout             1s        one attempt for a connection, where go-redis makes five and waits between them
 //	read_, write_timeout     500ms     what hangs is given up; an earlier deadline of the command's context wins
 //	max_retries              1         enough to replace a connection that the server has dropped
+//	(reload of the nodes)    5s        on a cluster: how soon a failover is noticed; go-redis looks each minute
 //	max_redirects            3         on a cluster, instead of max_retries: the dead node again, another node, MOVED
 //	min_, max_retry_backoff  5ms 50ms  a retry still fits in the time that a cache may take
 //	pool_size                20        connections per server, not per CPU: the server's maxclients is for all processes
@@ -92,12 +94,17 @@ var shared struct {
 	client redis.UniversalClient
 }
 
+// clusterReload is how often a client of a cluster looks who the masters are. Go-redis looks each minute, and after a
+// MOVED, but not when a master has died.
+const clusterReload = 5 * time.Second
+
 // connect sets the limits for which URLs have no option, and creates the client.
 func connect(options any) redis.UniversalClient {
 	silent := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	switch o := options.(type) {
 	case *redis.ClusterOptions:
 		o.ContextTimeoutEnabled, o.DisableIdentity, o.MaintNotificationsConfig = true, true, silent
+		o.ClusterStateReloadInterval = clusterReload
 		return redis.NewClusterClient(o)
 	case *redis.FailoverOptions:
 		return redis.NewFailoverClient(o) // it never asks for maintenance notifications

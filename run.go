@@ -413,7 +413,7 @@ func (r *run[K, V]) prepare(took time.Duration) (storable bool) {
 // loadFailed notes a load that brought no answer.
 func (r *run[K, V]) loadFailed(took time.Duration) {
 	rt, ctx := r.rt, r.flight.Context()
-	if ctx.Err() == nil { // else its callers have gone: no fault of the loader's
+	if ctx.Err() == nil && !errors.Is(r.out.err, ErrClosed) { // else its callers have gone: no fault of the loader's
 		rt.meter.note(ctx, EventLoadError, r.flight.Key, took, r.out.err)
 		rt.backoff.failed(r.flight.Key, rt.settings.ttl)
 	}

@@ -13,7 +13,7 @@ type Stats struct {
 	Hits         int64 // reads answered with a fresh value from Redis
 	NegativeHits int64 // reads answered with a cached not-found
 	StaleHits    int64 // reads answered with a value past its TTL
-	Misses       int64 // reads that found nothing to serve
+	Misses       int64 // reads that found nothing fresh, and were not served a stale value at once
 	Loads        int64 // calls of the loader, one for each key of a batch
 	LoadErrors   int64 // loads that failed; a not-found of WithNotFound is no failure
 	Collapsed    int64 // misses answered by a load that another caller began

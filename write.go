@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/lease"
@@ -26,7 +27,8 @@ func (rt *ReadThrough[K, V]) SetMany(ctx context.Context, pairs iter.Seq2[K, V])
 	var unkept []string // WithTTLFor says that their values are not to be kept: so none is
 	var down error      // Redis cannot be reached: what follows is not sent, only noted as failed
 	flush := func() {
-		errs = append(errs, rt.store(ctx, items, &down), rt.invalidate(ctx, unkept))
+		// What is invalidated goes first, so that a later pair of the same key stays.
+		errs = append(errs, rt.invalidate(ctx, unkept), rt.store(ctx, items, &down))
 		items, unkept = nil, nil
 	}
 	for k, v := range pairs {
@@ -40,6 +42,7 @@ func (rt *ReadThrough[K, V]) SetMany(ctx context.Context, pairs iter.Seq2[K, V])
 		case err != nil:
 			errs = append(errs, fmt.Errorf("readthrough: set %s: %w", key, err))
 		case fill.unstorable:
+			items = slices.DeleteFunc(items, func(item lease.Item) bool { return item.Key == key })
 			unkept = append(unkept, key)
 		default:
 			items = append(items, lease.Item{Key: key, Entry: fill.bytes, TTL: fill.keep})

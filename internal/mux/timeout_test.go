@@ -79,7 +79,7 @@ func TestTheTimeInTheQueueCounts(t *testing.T) {
 		require.Len(t, r.underWay(), 2)
 		late := r.underWay()[0]
 		require.Len(t, late.cmds, room)
-		late.answer(served) // to nobody
+		late.answer(served)  // to nobody
 		r.get(r.ctx, "next") // has the place of it
 		next := r.underWay()[1]
 		require.Len(t, next.cmds, 1)
