@@ -3,6 +3,7 @@ package readthrough_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -60,6 +61,24 @@ func TestAFailedRefreshLeavesTheStaleValueAndIsTold(t *testing.T) {
 		seen.mu.Lock()
 		defer seen.mu.Unlock()
 		require.Equal(t, readthrough.Event{Wrapper: "row", Key: "row:1", Kind: readthrough.EventLoadError, Err: errDown}, seen.kinds[readthrough.EventLoadError])
+	})
+}
+
+func TestALoadThatSucceedsEndsTheFailuresBeforeIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		rt := b.process(t, db)
+		require.Equal(t, 1, ask(t.Context(), rt, 1).value)
+		for range 3 {
+			db.change(func(d *database) { d.err = errDown })
+			pass(ttl)
+			requireValue(t, rt, 1, readthrough.SourceStale)
+			pass(time.Second) // the first pause, each time
+			db.change(func(d *database) { d.err = nil })
+			requireValue(t, rt, 1, readthrough.SourceStale)
+			synctest.Wait()
+			requireValue(t, rt, 1, readthrough.SourceHit)
+		}
 	})
 }
 
@@ -141,6 +160,20 @@ func TestPastItsStaleWindowAValueIsNotServed(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestAValueIsServedStaleOnlyWithinTheReadersOwnWindow(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		lenient, strict := b.process(t, db), b.process(t, db, readthrough.WithStale(staleFor/2))
+		require.Equal(t, 1, ask(t.Context(), lenient, 1).value)
+		db.change(func(d *database) { d.err = errDown })
+		pass(ttl + staleFor/2 - time.Millisecond)
+		requireValue(t, strict, 1, readthrough.SourceStale)
+		pass(time.Millisecond)
+		require.ErrorIs(t, ask(t.Context(), strict, 1).err, errDown)
+		requireValue(t, lenient, 1, readthrough.SourceStale)
+	})
 }
 
 func TestNotFoundIsAnAnswerThatReplacesTheStaleValue(t *testing.T) {
