@@ -47,11 +47,11 @@ func Batch(e *Env) (*Section, error) {
 			s.Losses = append(s.Losses, fmt.Sprintf("%d warm keys: %s takes %.2f times the time of %s", e.BatchKeys, getMany, ratio, name))
 		}
 	}
-	cold, targets, err := coldBatches(e)
+	cold, targets, lost, err := coldBatches(e)
 	if err != nil {
 		return nil, err
 	}
-	s.Tables, s.Targets = append(s.Tables, cold), append(s.Targets, targets...)
+	s.Tables, s.Targets, s.Losses = append(s.Tables, cold), append(s.Targets, targets...), append(s.Losses, lost...)
 
 	cluster := redistest.StartCluster(e, 3, 0)
 	contest, err = warmBatches(e, func() redis.UniversalClient { return cluster.Client() }, e.ClusterKeys, false)

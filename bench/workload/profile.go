@@ -41,7 +41,15 @@ func Profile(e *Env) (*Section, error) {
 		}
 		ops[name] = sample.Ops
 	}
+	var lost []string
+	ours := perHit(sum(cpu[peers.Readthrough]), ops[peers.Readthrough])
+	for _, name := range names {
+		if theirs := perHit(sum(cpu[name]), ops[name]); theirs < ours {
+			lost = append(lost, fmt.Sprintf("CPU of a hit at %d goroutines: %.2f µs with %s, %.2f here", goroutines, theirs, name, ours))
+		}
+	}
 	return &Section{
+		Losses: lost,
 		Title:  "Where the time of a hit goes",
 		Text:   fmt.Sprintf("The process's CPU profile while %d goroutines read hits, without what redis-server uses: microseconds for each hit, and their share.", goroutines),
 		Tables: []Table{profileTable(names, cpu, ops)},

@@ -58,8 +58,8 @@ var (
 	Full = Scale{
 		Rounds: 9, Slice: 150 * time.Millisecond, Keys: 10_000, Resident: []int{1e3, 1e5, 1e6},
 		Crowd: 1000, Stampedes: 5, Hang: 2 * time.Second,
-		TTLs: []time.Duration{time.Second, 6 * time.Second}, Lifetimes: 20, LoadTime: 200 * time.Millisecond,
-		BatchKeys: 10_000, ClusterKeys: 10_000, Profile: 5 * time.Second,
+		TTLs: []time.Duration{time.Second, 8 * time.Second}, Lifetimes: 20, LoadTime: 200 * time.Millisecond,
+		BatchKeys: 1000, ClusterKeys: 10_000, Profile: 5 * time.Second,
 	}
 	Quick = Scale{
 		Rounds: 2, Slice: 10 * time.Millisecond, Keys: 100, Resident: []int{100, 1000},
