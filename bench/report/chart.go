@@ -6,8 +6,10 @@ import (
 	"math"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 
 	"github.com/readthrough-go/readthrough/bench/workload"
 )
@@ -25,12 +27,13 @@ const (
 	chartHeight = 4 * vg.Inch
 )
 
-// draw writes a chart as an SVG.
-func draw(c workload.Chart, file string) error {
+// drawChart writes a chart as an SVG.
+func drawChart(c workload.Chart, file string) error {
+	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = c.Title, c.XLabel, c.YLabel
 	p.BackgroundColor = color.White // a page may be dark
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.Padding = true, vg.Points(2)
 	if c.LogY {
 		p.Y.Tick.Marker = decades{}
 	}
@@ -38,6 +41,7 @@ func draw(c workload.Chart, file string) error {
 	add := addPoints
 	if len(c.Groups) > 0 {
 		add = addBars
+		p.Legend.Left = true // above one goroutine, where bars are low
 	}
 	for i := range c.Series {
 		if err := add(p, c, i); err != nil {
@@ -78,7 +82,7 @@ func (decades) Ticks(_, most float64) []plot.Tick {
 
 // addBars adds the bars of one series, beside those of the others.
 func addBars(p *plot.Plot, c workload.Chart, i int) error {
-	width := chartWidth * 0.7 / vg.Length(len(c.Groups)*len(c.Series))
+	width := chartWidth * 0.75 / vg.Length(len(c.Groups)*len(c.Series))
 	heights := make(plotter.Values, len(c.Series[i].Y))
 	for j, y := range c.Series[i].Y {
 		heights[j] = height(c, y)
@@ -92,6 +96,7 @@ func addBars(p *plot.Plot, c workload.Chart, i int) error {
 	p.Add(bars)
 	p.Legend.Add(c.Series[i].Name, bars)
 	p.NominalX(c.Groups...)
+	p.X.Min, p.X.Max = -0.5, float64(len(c.Groups))-0.5
 	return nil
 }
 
@@ -105,7 +110,7 @@ func addPoints(p *plot.Plot, c workload.Chart, i int) error {
 	if err != nil {
 		return err
 	}
-	dots.Color, dots.Radius = palette[i%len(palette)], vg.Points(1.5)
+	dots.GlyphStyle = draw.GlyphStyle{Color: palette[i%len(palette)], Radius: vg.Points(1.5), Shape: draw.CircleGlyph{}}
 	p.Add(dots)
 	p.Legend.Add(c.Series[i].Name, dots)
 	return nil

@@ -31,7 +31,7 @@ func (p *page) write(dir string) error {
 	}
 	for _, s := range p.sections {
 		for _, c := range s.Charts {
-			if err := draw(c, filepath.Join(dir, c.File)); err != nil {
+			if err := drawChart(c, filepath.Join(dir, c.File)); err != nil {
 				return fmt.Errorf("draw %s: %w", c.File, err)
 			}
 		}

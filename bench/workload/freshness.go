@@ -44,7 +44,7 @@ func Freshness(e *Env) (*Section, error) {
 	s := &Section{
 		Title: "A hot key whose TTL ends",
 		Text: fmt.Sprintf("%d processes together read one key 1,000 times a second for %d TTLs; the loader takes %v. All modes run at the same time. No call waits for "+
-			"the one before. The first load, before all others, is not counted. Jitter is off, as there is one key. XFetch (WithEarlyRefresh(1)) refreshes "+
+			"the one before. The first load, before all others, and the calls of a short rehearsal are not counted. Jitter is off, as there is one key. XFetch (WithEarlyRefresh(1)) refreshes "+
 			"the earlier the more callers there are, by about the load time times the logarithm of the calls made in one load: with a short TTL "+
 			"it refreshes more often.", fleetSize, e.Lifetimes, e.LoadTime),
 	}
@@ -174,6 +174,9 @@ func freshness(j job, c *conversation) error {
 	if _, err := peer.Get(context.Background(), key); err != nil { // the first call waits in any case
 		return err
 	}
+	rehearsal := j
+	rehearsal.Duration = min(j.TTL, time.Second/2)
+	pacedCalls(rehearsal, peer, key) // which opens the connections
 	loads.Store(0)
 	if err := c.out.Encode("ready"); err != nil {
 		return err

@@ -21,7 +21,7 @@ func TestStackBelongsToItsInnermostPackageUnlessTheRuntimeWorks(t *testing.T) {
 		"readthrough: check of the bytes":          {{"github.com/readthrough-go/readthrough/internal/wellformed.Check", wrapper}},
 		"allocation and garbage collection":        {{"runtime.nextFreeFast", "runtime.mallocgc", "runtime.newobject", decode, wrapper}, {"runtime.scanobject", "runtime.gcBgMarkWorker"}},
 		"scheduler: parking and waking goroutines": {{"runtime.futex", "runtime.findRunnable", "runtime.schedule", "runtime.park_m", "runtime.mcall"}, {"runtime.lock2", "runtime.chansend", mux}},
-		"system calls, network":                    {{"internal/runtime/syscall.Syscall6", "syscall.write", "internal/poll.(*FD).Write", process}, {"runtime.netpoll", "runtime.findRunnable", "runtime.schedule"}},
+		"system calls, network":                    {{"syscall.RawSyscall6", "internal/poll.(*FD).Read", process}, {"internal/runtime/syscall.Syscall6", "syscall.write", "internal/poll.(*FD).Write", process}, {"runtime.netpoll", "runtime.findRunnable", "runtime.schedule"}},
 		others:                                     {{"runtime.main"}, nil},
 	} {
 		for _, stack := range stacks {
