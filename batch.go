@@ -222,18 +222,21 @@ func (rt *ReadThrough[K, V]) Warm(ctx context.Context, seq iter.Seq[K]) (Warmed,
 	var done Warmed
 	for ks := range chunks(seq, maxKeys) {
 		infos := make([]Info, len(ks))
-		if _, err := rt.getMany(ctx, ks, infos); err != nil {
-			return done, err
-		}
+		_, err := rt.getMany(ctx, ks, infos)
 		for _, info := range infos {
 			switch info.Source {
 			case SourceLoaded:
 				done.Loaded++
 			case SourceNone:
-				done.Failed++
+				if err == nil { // else it may not have been awaited
+					done.Failed++
+				}
 			default:
 				done.Present++
 			}
+		}
+		if err != nil {
+			return done, err
 		}
 	}
 	return done, nil

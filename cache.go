@@ -180,7 +180,10 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		waited = fmt.Errorf("readthrough: close: calls are still under way: %w", ctx.Err())
 	}
-	left := c.tryPending(ctx) // a last time
+	// The last time has a limit of its own: the wait may have used up that of ctx.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
+	defer cancel()
+	left := c.tryPending(last)
 	if left != nil {
 		left = fmt.Errorf("readthrough: close: invalidate %w", left)
 	}
@@ -210,14 +213,7 @@ func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 			return fmt.Errorf("readthrough: delete: %w", ErrEmptyKey)
 		}
 	}
-	c.mu.Lock()
-	wrappers := slices.Collect(maps.Values(c.wrappers))
-	c.mu.Unlock()
-	for _, w := range wrappers {
-		for _, key := range keys {
-			w.awaitFills(ctx, key)
-		}
-	}
+	c.awaitFills(ctx, keys...)
 	if len(keys) == 0 {
 		return nil
 	}
@@ -226,6 +222,19 @@ func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 		return fmt.Errorf("readthrough: delete %w", err)
 	}
 	return nil
+}
+
+// awaitFills keeps fills without a lease from landing behind what is about to be
+// sent, whichever wrapper the keys belong to.
+func (c *Cache) awaitFills(ctx context.Context, keys ...string) {
+	c.mu.Lock()
+	wrappers := slices.Collect(maps.Values(c.wrappers))
+	c.mu.Unlock()
+	for _, w := range wrappers {
+		for _, key := range keys {
+			w.awaitFills(ctx, key)
+		}
+	}
 }
 
 // Get returns the value at a raw Redis key, as Set or a wrapper stored it with the
@@ -259,7 +268,8 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 }
 
 // Set stores v at a raw Redis key with the Cache's codec for ttl, which is at
-// least 1 ms; NoExpiry: until it is deleted.
+// least 1 ms; NoExpiry: until it is deleted. The error says that v cannot be stored,
+// or that Redis could not be asked: then the key is deleted as soon as it can be.
 func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duration) error {
 	if key == "" {
 		return fmt.Errorf("readthrough: set: %w", ErrEmptyKey)
@@ -272,8 +282,10 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	if err != nil {
 		return fmt.Errorf("readthrough: set %s: %w", key, err)
 	}
-	if _, err := c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep}); err != nil {
-		return c.redisError(ctx, "set", key, err)
+	c.awaitFills(ctx, key)
+	left, err := c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep})
+	if err := c.written(ctx, c.meter, NoExpiry, []string{key}, left, err); err != nil {
+		return fmt.Errorf("readthrough: set %w", err)
 	}
 	return nil
 }

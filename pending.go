@@ -79,7 +79,11 @@ func (c *Cache) retryLater(keys []string, lifetime time.Duration) {
 	}
 	for _, key := range keys {
 		p.added++
-		p.keys[key] = overdue{until, p.added}
+		later := until
+		if old, again := p.keys[key]; again && !until.IsZero() && (old.until.IsZero() || old.until.After(until)) {
+			later = old.until // an entry of then may live for longer
+		}
+		p.keys[key] = overdue{later, p.added}
 	}
 	if !p.retrying {
 		p.retrying = c.spawn(c.retryPending)

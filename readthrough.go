@@ -184,10 +184,10 @@ func (rt *ReadThrough[K, V]) judge(ctx context.Context, key string, found lookup
 	case found.is(stale) && (rt.settings.patience == 0 || rt.turns.full()):
 		return serveAndRefresh
 	}
-	rt.meter.note(ctx, EventMiss, key, 0, nil)
 	if found.is(stale) && !rt.backoff.allows(key) {
 		return serve // the loader has just failed: it is spared, and so is the caller
 	}
+	rt.meter.note(ctx, EventMiss, key, 0, nil)
 	return await
 }
 
@@ -220,7 +220,10 @@ func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.
 		seat.Leave()
 		return zero[V](), ctx.Err()
 	case <-impatient:
-		seat.Abide() // the load goes on, and fills
+		// The load goes on, and fills; Close ends it.
+		f := seat.Abide()
+		stop := context.AfterFunc(rt.cache.closing, f.CancelUnlessAwaited)
+		context.AfterFunc(f.Context(), func() { stop() })
 		return found.value, rt.hit(ctx, key, found, info)
 	}
 	if out.failed() && found.is(stale) {

@@ -62,7 +62,7 @@ func (rt *ReadThrough[K, V]) refresh(ctx context.Context, reads ...staleRead[K])
 func (rt *ReadThrough[K, V]) runRefresh(ctx context.Context, due map[string]staleRead[K], begun []*flight.Flight[outcome[V]]) {
 	stop := context.AfterFunc(rt.cache.closing, func() {
 		for _, f := range begun {
-			f.Cancel()
+			f.CancelUnlessAwaited()
 		}
 	})
 	left := len(begun)
@@ -116,7 +116,11 @@ func (b *backoff) failed(key string, ttl time.Duration) {
 	if len(b.keys) >= maxBackoffs || b.keys == nil {
 		b.keys = make(map[string]setback)
 	}
-	pause := max(firstBackoff, min(2*b.keys[key].pause, ttl))
+	last := b.keys[key]
+	if time.Now().Before(last.until) {
+		return // of what fails during a pause, a reader who had nothing to be served with, say
+	}
+	pause := max(firstBackoff, min(2*last.pause, ttl))
 	b.keys[key] = setback{time.Now().Add(pause), pause}
 }
 

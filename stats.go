@@ -79,8 +79,9 @@ type Event struct {
 	Err     error         // what went wrong, if anything
 }
 
-// Observer is told what happens, on the goroutine on which it happens: Observe
-// must be quick and safe for concurrent use. A panic in it is dropped.
+// Observer is told what happens, on the goroutine on which it happens (a change of
+// the breaker: on one of its own): Observe must be quick and safe for concurrent
+// use, and not close the Cache. A panic in it is dropped.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }

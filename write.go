@@ -172,11 +172,13 @@ func (rt *ReadThrough[K, V]) forget(key string) (fills []<-chan struct{}) {
 	return append(rt.flights.Forget(key), rt.refreshed.Forget(key)...)
 }
 
-// lifetime is the longest that an entry of this wrapper lives.
+// lifetime is how long after an invalidation an older entry can be there at most:
+// one whose load had just begun then, and that lives as long as any.
 func (rt *ReadThrough[K, V]) lifetime() time.Duration {
 	ttl := max(rt.settings.ttl, rt.settings.notFoundTTL)
-	if rt.ttlFor != nil || ttl == NoExpiry || ttl > NoExpiry-rt.settings.stale {
+	more := rt.settings.loadTimeout + rt.settings.stale
+	if rt.ttlFor != nil || more < 0 || ttl > NoExpiry-more {
 		return NoExpiry
 	}
-	return ttl + rt.settings.stale
+	return ttl + more
 }

@@ -1,7 +1,8 @@
 // Package peers puts this library and what else reads values through Redis behind
 // one interface, each used as its own documentation does.
 //
-// Those that use go-redis have a client of their own with default options, and all
+// Those that use go-redis have a client of their own with default options (but for
+// readthrough's own Open), and all
 // but go-redis/cache, which brings its own, and rockscache, which stores strings,
 // decode with the same msgpack.
 package peers
@@ -14,6 +15,7 @@ import (
 // The names of the peers.
 const (
 	Readthrough      = "readthrough"
+	InPerson         = "readthrough, Open" // on a client from Open, with a context that cannot end
 	Raw              = "GET+msgpack"
 	AutoPipeline     = "AutoPipeline"
 	FullDuplex       = "AutoPipeline FD"
@@ -46,6 +48,7 @@ type Open[V any] func(addr string, load Loader[V]) (Peer[V], error)
 func All[V any]() map[string]Open[V] {
 	return map[string]Open[V]{
 		Readthrough:      func(addr string, load Loader[V]) (Peer[V], error) { return OpenReadthrough(addr, load) },
+		InPerson:         openInPerson[V],
 		Raw:              openRaw[V],
 		AutoPipeline:     openAutoPipeline[V](false),
 		FullDuplex:       openAutoPipeline[V](true),

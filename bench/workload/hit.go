@@ -15,7 +15,7 @@ import (
 // readers are all who read values; none but rockscache's strong mode is left out,
 // whose hits are those of the weak one.
 var readers = []string{
-	peers.Readthrough, peers.Raw, peers.AutoPipeline, peers.FullDuplex,
+	peers.Readthrough, peers.InPerson, peers.Raw, peers.AutoPipeline, peers.FullDuplex,
 	peers.GoRedisCache, peers.RockscacheWeak, peers.Rueidis,
 }
 
@@ -53,7 +53,8 @@ func hitTargets(one, many, most *measure.Contest) []Target {
 	const us = peers.Readthrough
 	extra := one.Median(us, mallocs) - one.Median(peers.Raw, mallocs)
 	return []Target{
-		atMost("1 goroutine: time of a hit, by that of "+peers.Raw, 1.05, one.Ratio(us, peers.Raw, measure.Sample.NsPerOp), "%.3f"),
+		atMost("1 goroutine, client from Open, context that cannot end: time of a hit, by that of "+peers.Raw, 1.05, one.Ratio(peers.InPerson, peers.Raw, measure.Sample.NsPerOp), "%.3f"),
+		atMost("1 goroutine, any client, context that can end: time of a hit, by that of "+peers.Raw, 1.05, one.Ratio(us, peers.Raw, measure.Sample.NsPerOp), "%.3f"),
 		atMost("1 goroutine: allocations of a hit beyond those of "+peers.Raw, 2, extra, "%.1f"),
 		atLeast("128 goroutines: hits/s by those of "+peers.Raw, 4, many.Ratio(us, peers.Raw, measure.Sample.PerSecond), "%.2f"),
 		atLeast("128 goroutines: hits/s by those of "+peers.GoRedisCache, 4, many.Ratio(us, peers.GoRedisCache, measure.Sample.PerSecond), "%.2f"),

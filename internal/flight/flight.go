@@ -95,6 +95,9 @@ func (g *Group[T]) JoinMany(ctx context.Context, keys []string, course func(begu
 		seats[i] = g.seat(ctx, f)
 	}
 	if len(begun) > 0 && !g.run(begun, course) {
+		for _, s := range seats {
+			s.leave()
+		}
 		return nil
 	}
 	return seats
@@ -194,8 +197,16 @@ func (f *Flight[T]) close() {
 // when every caller has gone.
 func (f *Flight[T]) Context() context.Context { return f.ctx }
 
-// Cancel ends the flight's context.
-func (f *Flight[T]) Cancel() { f.cancel() }
+// CancelUnlessAwaited ends the flight's context, and keeps newcomers away, unless
+// somebody waits for the result.
+func (f *Flight[T]) CancelUnlessAwaited() {
+	f.group.mu.Lock()
+	defer f.group.mu.Unlock()
+	if f.waiting == 0 {
+		f.cancel()
+		f.unlist()
+	}
+}
 
 // Mark returns this moment. Those who join from now on have joined after it.
 func (f *Flight[T]) Mark() Mark {
@@ -295,6 +306,11 @@ func (s *Seat[T]) First() bool { return s.first }
 func (s *Seat[T]) Leave() {
 	s.group.mu.Lock()
 	defer s.group.mu.Unlock()
+	s.leave()
+}
+
+// leave is Leave with the lock held.
+func (s *Seat[T]) leave() {
 	if s.gone {
 		return
 	}
@@ -308,10 +324,12 @@ func (s *Seat[T]) Leave() {
 	}
 }
 
-// Abide gives the seat up without ending the flight: it goes on without callers.
-func (s *Seat[T]) Abide() {
+// Abide gives the seat up without ending the flight, which it returns: that goes on
+// without callers.
+func (s *Seat[T]) Abide() *Flight[T] {
 	s.group.mu.Lock()
+	defer s.group.mu.Unlock()
 	s.flight.pinned = true
-	s.group.mu.Unlock()
-	s.Leave()
+	s.leave()
+	return s.flight
 }

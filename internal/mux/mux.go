@@ -9,7 +9,8 @@
 // No caller waits for Redis longer than the timeout or its own context, whatever
 // the client does: the commands run on goroutines of the mux, which are left to
 // finish in the background when Redis hangs. (Only a caller whose context cannot
-// end, on a client that keeps the timeout by itself, sends its command in person.)
+// end, on a client that obeys deadlines, sends its command in person; a hook of
+// that client which takes longer holds it up.)
 // A circuit breaker spares callers the wait while Redis is known to be down.
 package mux
 
@@ -80,7 +81,7 @@ func New(client redis.UniversalClient, cfg Config) *Mux {
 	m := &Mux{
 		client:  client,
 		timeout: cfg.Timeout,
-		prompt:  isPrompt(client, cfg.Timeout),
+		prompt:  isPrompt(client),
 		breaker: newBreaker(cfg),
 		running: make(map[*trip]struct{}),
 	}
@@ -91,15 +92,16 @@ func New(client redis.UniversalClient, cfg Config) *Mux {
 }
 
 // isPrompt reports whether client gives a command up when its context's deadline
-// has passed, or no later than timeout.
-func isPrompt(client redis.UniversalClient, timeout time.Duration) bool {
+// has passed, and runs nothing of its user's meanwhile that may not (of hooks that
+// cannot be seen).
+func isPrompt(client redis.UniversalClient) bool {
 	c, ok := client.(*redis.Client)
 	if !ok {
 		return false
 	}
-	within := func(d time.Duration) bool { return d > 0 && d <= timeout }
 	o := c.Options()
-	return o.ContextTimeoutEnabled || within(o.ReadTimeout) && within(o.WriteTimeout)
+	return o.ContextTimeoutEnabled && o.OnConnect == nil && o.Limiter == nil &&
+		o.CredentialsProvider == nil && o.CredentialsProviderContext == nil && o.StreamingCredentialsProvider == nil
 }
 
 // call is what one caller waits for.
@@ -207,12 +209,14 @@ func (m *Mux) submit(c *call) error {
 	case alone:
 		// The call that finds out whether Redis is back, and the call that must
 		// be tried all the same, travel without company that they would hold up.
-		m.dispatch(newTrip(c, probe))
+		t := newTrip(c)
+		t.probe, t.solo = probe, true
+		m.dispatch(t)
 	case m.busy < maxPipelines && m.prompt && c.ctx.Done() == nil:
 		// Nothing can call this caller away: it saves the way to a worker and back.
-		c.ride = m.board(newTrip(c, nil))
+		c.ride = m.board(newTrip(c))
 	case m.busy < maxPipelines:
-		m.dispatch(newTrip(c, nil))
+		m.dispatch(newTrip(c))
 	default:
 		c.since = time.Now()
 		m.queue = append(m.queue, c)

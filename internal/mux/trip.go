@@ -23,10 +23,9 @@ type trip struct {
 	over   bool // under the Mux's lock: its callers are being released, or have been
 }
 
-// newTrip is a trip for one call. A forced call counts for no pipeline: it need
-// not wait for those that Redis does not answer.
-func newTrip(c *call, p *probe) *trip {
-	t := &trip{one: [1]*call{c}, probe: p, solo: c.force || p != nil}
+// newTrip is a trip for one call.
+func newTrip(c *call) *trip {
+	t := &trip{one: [1]*call{c}}
 	t.calls = t.one[:]
 	return t
 }
@@ -53,7 +52,21 @@ func (m *Mux) board(t *trip) *worker {
 	w := m.hire()
 	m.depart(w, t)
 	w.lent = t
+	m.workers.Add(1) // for the caller
 	return w
+}
+
+// lose counts out a trip that does not arrive, and its worker.
+func (m *Mux) lose(w *worker, t *trip) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t.over {
+		m.stuck--
+	} else {
+		delete(m.running, t)
+		m.busy--
+	}
+	close(w.trips)
 }
 
 // hire returns a worker that is idle, or a new one. The Mux's lock is held.
@@ -73,9 +86,17 @@ func (m *Mux) hire() *worker {
 
 // drive makes the trip that w has lent to its caller.
 func (m *Mux) drive(w *worker) {
+	defer m.workers.Done()
 	t := w.lent
 	w.lent = nil
+	arrived := false
+	defer func() {
+		if !arrived { // a hook of the client's has panicked
+			m.lose(w, t)
+		}
+	}()
 	m.send(w, t)
+	arrived = true
 	switch next, keep := m.arrive(w, t); {
 	case next != nil:
 		w.trips <- next
