@@ -212,12 +212,14 @@ func TestPendingInvalidationIsDroppedWhenNoEntryCanBeLeft(t *testing.T) {
 	t.Parallel()
 	var c cable
 	server := redistest.Start(t)
-	cache := fleet(t, 1, func() redis.UniversalClient { return c.client(server) }, readthrough.WithTTL(time.Millisecond))[0]
+	cache := fleet(t, 1, func() redis.UniversalClient { return c.client(server) },
+		readthrough.WithTTL(time.Millisecond), readthrough.WithLoadTimeout(time.Millisecond))[0]
 	c.cut.Store(true)
 	lasting := map[string]readthrough.Option{
 		"ttl":       readthrough.WithTTL(time.Hour),
 		"forever":   readthrough.WithTTL(readthrough.NoExpiry),
 		"stale":     readthrough.WithStale(time.Hour),
+		"load":      readthrough.WithLoadTimeout(time.Hour), // one that had begun may fill as late
 		"not-found": readthrough.WithNotFound(time.Hour, errors.New("none")),
 		"ttl-for":   readthrough.WithTTLFor(func(int) time.Duration { return 0 }),
 	}
