@@ -13,7 +13,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -66,26 +65,15 @@ type Acquired struct {
 
 // Acquire asks for the leases of all requests, and for the entries, in one round trip.
 func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
-	answers := make([]Acquired, 0, len(requests))
-	var err error
-	for some := range slices.Chunk(requests, maxKeys) {
-		asked := make([]acquire, len(some))
-		cmds := make([]redis.Cmder, 0, 3*len(some))
-		for i, r := range some {
-			asked[i] = newAcquire(ctx, r)
-			cmds = append(cmds, asked[i].cmds()...)
+	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
+	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
+		asked[i] = newAcquire(ctx, requests[i])
+		return asked[i].cmds()
+	}, func(i int, err error) {
+		if answers[i].Err = err; err == nil {
+			answers[i] = asked[i].answer()
 		}
-		if err == nil { // else the rest would fail alike
-			err = s.redis.Do(ctx, cmds...)
-		}
-		for i := range asked {
-			if err != nil {
-				answers = append(answers, Acquired{Err: err})
-			} else {
-				answers = append(answers, asked[i].answer())
-			}
-		}
-	}
+	})
 	return answers
 }
 
@@ -213,55 +201,59 @@ func failures(outcomes []Outcome, key func(int) string) (left []string, err erro
 // Put is Set for those who do without leases: it leaves them alone. An Outcome is
 // Kept if the entry was stored.
 func (s *Store) Put(ctx context.Context, items ...Item) []Outcome {
-	outcomes := make([]Outcome, 0, len(items))
-	var err error
-	for some := range slices.Chunk(items, maxKeys) {
-		cmds := make([]redis.Cmder, len(some))
-		for i, item := range some {
-			if item.TTL > 0 {
-				cmds[i] = redis.NewStatusCmd(ctx, "set", item.Key, item.Entry, "px", millis(item.TTL))
-			} else {
-				cmds[i] = redis.NewStatusCmd(ctx, "set", item.Key, item.Entry)
-			}
+	return sendEach(ctx, s.redis.Do, items, func(item Item) redis.Cmder {
+		if item.TTL > 0 {
+			return redis.NewStatusCmd(ctx, "set", item.Key, item.Entry, "px", millis(item.TTL))
 		}
-		if err == nil { // else the rest would fail alike
-			err = s.redis.Do(ctx, cmds...)
-		}
-		for _, cmd := range cmds {
-			failed := err
-			if failed == nil {
-				failed = cmd.Err()
-			}
-			outcomes = append(outcomes, Outcome{failed == nil, failed})
-		}
-	}
-	return outcomes
+		return redis.NewStatusCmd(ctx, "set", item.Key, item.Entry)
+	})
 }
 
 // Invalidate deletes the entries at keys and their leases, so that no load that
 // began before can be stored. The keys in left may still have their entry.
 func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, err error) {
-	for start := 0; start < len(keys); start += maxKeys {
-		some := keys[start:min(start+maxKeys, len(keys))]
-		cmds := make([]redis.Cmder, len(some))
-		for i, key := range some {
-			if Protects(key) {
-				cmds[i] = redis.NewIntCmd(ctx, "unlink", key, Key(key))
-			} else {
-				cmds[i] = redis.NewIntCmd(ctx, "unlink", key)
-			}
+	outcomes := sendEach(ctx, s.redis.Force, keys, func(key string) redis.Cmder {
+		if !Protects(key) {
+			return redis.NewIntCmd(ctx, "unlink", key)
 		}
-		if failed := s.redis.Force(ctx, cmds...); failed != nil {
-			// Nothing is known of any of them; the rest would fail alike.
-			return append(left, keys[start:]...), failed
-		}
-		for i, cmd := range cmds {
-			if failed := cmd.Err(); failed != nil {
-				left, err = append(left, some[i]), failed
+		return redis.NewIntCmd(ctx, "unlink", key, Key(key))
+	})
+	return failures(outcomes, func(i int) string { return keys[i] })
+}
+
+// send sends the commands of n items, maxKeys of them in each round trip, and tells
+// answer how that of each went. After one that failed the rest is not sent: it would
+// fail alike.
+func send(ctx context.Context, do do, n int, cmdsOf func(i int) []redis.Cmder, answer func(i int, err error)) {
+	var err error
+	for start := 0; start < n; start += maxKeys {
+		end := min(start+maxKeys, n)
+		if err == nil {
+			var cmds []redis.Cmder
+			for i := start; i < end; i++ {
+				cmds = append(cmds, cmdsOf(i)...)
 			}
+			err = do(ctx, cmds...)
+		}
+		for i := start; i < end; i++ {
+			answer(i, err)
 		}
 	}
-	return left, err
+}
+
+// sendEach is send for items of one command each, whose error is the Outcome's.
+func sendEach[T any](ctx context.Context, do do, items []T, cmdFor func(T) redis.Cmder) []Outcome {
+	cmds, outcomes := make([]redis.Cmder, len(items)), make([]Outcome, len(items))
+	send(ctx, do, len(items), func(i int) []redis.Cmder {
+		cmds[i] = cmdFor(items[i])
+		return cmds[i : i+1]
+	}, func(i int, err error) {
+		if err == nil {
+			err = cmds[i].Err()
+		}
+		outcomes[i] = Outcome{err == nil, err}
+	})
+	return outcomes
 }
 
 // millis is d in whole milliseconds, at least one if it is anything at all: Redis
