@@ -279,7 +279,7 @@ func TestManyKeysOnACluster(t *testing.T) {
 		if nodes[node.Options().Addr] == nil {
 			nodes[node.Options().Addr] = new(atomic.Int64)
 		}
-		node.AddHook(&pipelineCounter{tripCounter{nodes[node.Options().Addr]}})
+		node.AddHook(&pipelineCounter{redistest.TripCounter{Trips: nodes[node.Options().Addr]}})
 	})
 	trips := func() int64 {
 		mu.Lock()
@@ -333,7 +333,7 @@ func TestManyKeysOnACluster(t *testing.T) {
 }
 
 // pipelineCounter counts pipelines only: a cluster client asks for the slots on its own.
-type pipelineCounter struct{ tripCounter }
+type pipelineCounter struct{ redistest.TripCounter }
 
 func (c *pipelineCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
@@ -393,7 +393,7 @@ func TestAHungRedisCostsOneBudget(t *testing.T) {
 // chunkLog remembers the pipelines about many keys by the first of them, so that a
 // chunk that is sent again in the background counts once.
 type chunkLog struct {
-	tripCounter
+	redistest.TripCounter
 	mu    sync.Mutex
 	first map[string]bool
 }

@@ -233,7 +233,7 @@ func TestRoundTripsOfGetMany(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var trips atomic.Int64
 			client := redistest.Start(t).Client()
-			client.AddHook(&pipelineCounter{tripCounter{&trips}})
+			client.AddHook(&pipelineCounter{redistest.TripCounter{Trips: &trips}})
 			cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
 			loader := &squares{}
 			rows := loader.wrap(t, cache, row.opts...)

@@ -151,7 +151,7 @@ func TestEachEndsWithItsContext(t *testing.T) {
 func TestSetManyStoresAllInOneRoundTripForEach1000(t *testing.T) {
 	cache, client := realCache(t)
 	var trips atomic.Int64
-	client.AddHook(&pipelineCounter{tripCounter{&trips}})
+	client.AddHook(&pipelineCounter{redistest.TripCounter{Trips: &trips}})
 	loader := &squares{}
 	rows := loader.wrap(t, cache)
 	pairs := make(map[int]int)

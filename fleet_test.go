@@ -314,7 +314,7 @@ func tripsAndCommands(t *testing.T) (*readthrough.ReadThrough[int, int], func(ca
 	_, err := client.Pipelined(t.Context(), func(pipe redis.Pipeliner) error { return pipe.Ping(t.Context()).Err() })
 	require.NoError(t, err)
 	var trips atomic.Int64
-	client.AddHook(&tripCounter{trips: &trips})
+	client.AddHook(&redistest.TripCounter{Trips: &trips})
 	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
 	errNone := errors.New("none")
 	rows := wrapper(t, cache, func(_ context.Context, id int) (int, error) {

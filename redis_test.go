@@ -91,7 +91,7 @@ func TestRoundTripsOfAHitAndAMiss(t *testing.T) {
 	server := redistest.Start(t)
 	client := server.Client()
 	var trips atomic.Int64
-	client.AddHook(&tripCounter{trips: &trips})
+	client.AddHook(&redistest.TripCounter{Trips: &trips})
 	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
 	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int, error) { return id, nil }, readthrough.Int))
 	_, err := rows.Get(t.Context(), 1) // also teaches Redis the script
@@ -101,27 +101,6 @@ func TestRoundTripsOfAHitAndAMiss(t *testing.T) {
 		_, err = rows.Get(t.Context(), name)
 		require.NoError(t, err)
 		require.Equal(t, want, trips.Load()-before, "key %d", name)
-	}
-}
-
-// tripCounter counts the round trips of a client.
-type tripCounter struct{ trips *atomic.Int64 }
-
-func (c *tripCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (c *tripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.trips.Add(1)
-		return next(ctx, cmd)
-	}
-}
-
-func (c *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if len(cmds) > 0 && cmds[0].Name() != "hello" && cmds[0].Name() != "client" {
-			c.trips.Add(1)
-		}
-		return next(ctx, cmds)
 	}
 }
 

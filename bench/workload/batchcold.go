@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"context"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -34,7 +33,7 @@ func coldBatches(e *Env) (t Table, targets []Target, lost []string, err error) {
 			return t, nil, nil, err
 		}
 		var trips atomic.Int64
-		client.AddHook(&tripCounter{trips: &trips})
+		client.AddHook(&redistest.TripCounter{Trips: &trips})
 		keys := keysOf(name, (e.Rounds+1)*e.BatchKeys)
 		for round := range e.Rounds + 1 {
 			trips.Store(0)
@@ -104,25 +103,4 @@ func openCold(e *Env, name string, client *redis.Client) (func(keys []string) (c
 		err := readAll(keys)
 		return coldBatch{batches: batches.Load(), loads: loads.Load()}, err
 	}, nil
-}
-
-// tripCounter counts what a client sends: commands on their own and pipelines.
-type tripCounter struct{ trips *atomic.Int64 }
-
-func (c *tripCounter) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (c *tripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.trips.Add(1)
-		return next(ctx, cmd)
-	}
-}
-
-func (c *tripCounter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if len(cmds) > 0 && cmds[0].Name() != "hello" { // the first words on a new connection
-			c.trips.Add(1)
-		}
-		return next(ctx, cmds)
-	}
 }
