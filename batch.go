@@ -10,7 +10,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough/internal/flight"
-	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
 // Result is one key's answer in GetMany and Each.
@@ -164,11 +163,7 @@ func (m *many[K, V]) run(begun []*flight.Flight[outcome[V]]) {
 	rs := make([]*run[K, V], len(begun))
 	for j, f := range begun {
 		i := m.firstAt[f.Key]
-		r := run[K, V]{batched: true}
-		if m.found[i].failed != nil {
-			r.Course = lease.Alone()
-		}
-		rs[j] = m.rt.prime(f, m.ks[i], r)
+		rs[j] = m.rt.prime(f, m.ks[i], run[K, V]{batched: true, Course: courseAfter(m.found[i])})
 	}
 	m.rt.drive(rs)
 }

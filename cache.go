@@ -148,6 +148,18 @@ func (c *Cache) spawn(f func()) bool {
 	return true
 }
 
+// spawnOrRun runs f on a goroutine that wg waits for too; after Close on this one.
+func (c *Cache) spawnOrRun(wg *sync.WaitGroup, f func()) {
+	wg.Add(1)
+	counted := func() {
+		defer wg.Done()
+		f()
+	}
+	if !c.spawn(counted) {
+		counted()
+	}
+}
+
 // Close ends background work and waits for it, and for the calls under way, up to
 // 5 seconds; use Shutdown for another limit. Invalidations that could not reach
 // Redis are tried a last time. The client stays open. Later calls get ErrClosed.

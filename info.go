@@ -115,13 +115,8 @@ func (i *Info) fill(source Source, e *entry.Entry, stored bool) {
 		return
 	}
 	now := time.Now()
-	*i = Info{Source: source, TTL: NoExpiry, Stored: stored}
-	if !e.LoadedAt.IsZero() {
-		i.Age = max(now.Sub(e.LoadedAt), 0)
-	}
+	*i = Info{Source: source, Age: max(now.Sub(e.LoadedAt), 0), TTL: NoExpiry, Stored: stored}
 	if !e.FreshUntil.IsZero() {
 		i.TTL = e.FreshUntil.Sub(now)
-	} else if e.LoadedAt.IsZero() {
-		i.TTL = 0 // it was not stored, and never can be
 	}
 }

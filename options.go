@@ -224,8 +224,9 @@ func WithoutLease() Option {
 }
 
 // WithBatchLoader has GetMany, and WithGather, load misses together by one call for
-// each WithBatchSize. Default: the loader is called for each key. A key that is missing in the map is not found: the
-// first of WithNotFound's errors, or else ErrMiss. K and V must be the wrapper's.
+// each WithBatchSize. Default: the loader is called for each key. A key that is
+// missing in the map is not found: the first of WithNotFound's errors, or else
+// ErrMiss. K and V must be the wrapper's.
 func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []K) (map[K]V, error)) Option {
 	return option(func(s *settings) error {
 		s.batch = batchLoader[K, V](load)

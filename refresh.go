@@ -65,16 +65,10 @@ func (rt *ReadThrough[K, V]) runRefresh(ctx context.Context, due map[string]stal
 			f.CancelUnlessAwaited()
 		}
 	})
-	left := len(begun)
-	var mu sync.Mutex
-	ended := func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if left--; left == 0 {
-			stop()
-			<-rt.cache.refreshes
-		}
-	}
+	ended := countdown(len(begun), func() {
+		stop()
+		<-rt.cache.refreshes
+	})
 	rs := make([]*run[K, V], len(begun))
 	for i, f := range begun {
 		rt.meter.note(ctx, EventRefresh, f.Key, 0, nil)

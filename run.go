@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/flight"
@@ -55,13 +56,17 @@ type run[K, V any] struct {
 // course returns the course of a flight begun by a caller after its lookup.
 func (rt *ReadThrough[K, V]) course(k K, found lookup[V]) flight.Course[outcome[V]] {
 	return func(f *flight.Flight[outcome[V]]) {
-		r := run[K, V]{}
-		if found.failed != nil {
-			// One wait for Redis is enough for this caller.
-			r.Course = lease.Alone()
-		}
-		rt.begin(f, k, r)
+		rt.begin(f, k, run[K, V]{Course: courseAfter(found)})
 	}
+}
+
+// courseAfter is where a run starts after its caller's lookup: one wait for Redis is
+// enough for that caller.
+func courseAfter[V any](found lookup[V]) lease.Course {
+	if found.failed != nil {
+		return lease.Alone()
+	}
+	return lease.Course{}
 }
 
 // begin runs r for the flight of k to its end.
@@ -91,9 +96,11 @@ func (rt *ReadThrough[K, V]) drive(rs []*run[K, V]) {
 
 // driveTogether takes rs to their end, in chunks of WithBatchSize side by side.
 func (rt *ReadThrough[K, V]) driveTogether(rs []*run[K, V]) {
-	slots := make(turns, maxParallel)
-	for _, r := range rs {
-		r.slots = slots
+	if len(rs) > 1 {
+		slots := make(turns, maxParallel)
+		for _, r := range rs {
+			r.slots = slots
+		}
 	}
 	if len(rs) <= rt.settings.batchSize {
 		rt.steps(rs)
@@ -103,15 +110,10 @@ func (rt *ReadThrough[K, V]) driveTogether(rs []*run[K, V]) {
 	chunks := make(turns, maxBatches)
 	for some := range slices.Chunk(rs, rt.settings.batchSize) {
 		chunks <- struct{}{}
-		chunk := func() { // ends with its loads
-			defer wg.Done()
+		rt.cache.spawnOrRun(&wg, func() { // ends with its loads
 			defer chunks.give()
 			rt.steps(some)
-		}
-		wg.Add(1)
-		if !rt.cache.spawn(chunk) {
-			chunk()
-		}
+		})
 	}
 	wg.Wait()
 }
@@ -251,23 +253,27 @@ func allDone[K, V any](rs []*run[K, V]) (context.Context, func()) {
 		return first, func() {}
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(first))
-	var mu sync.Mutex
-	left := len(rs)
+	abandoned := countdown(len(rs), cancel)
 	stops := make([]func() bool, len(rs))
 	for i, r := range rs {
-		stops[i] = context.AfterFunc(r.flight.Context(), func() {
-			mu.Lock()
-			defer mu.Unlock()
-			if left--; left == 0 {
-				cancel()
-			}
-		})
+		stops[i] = context.AfterFunc(r.flight.Context(), abandoned)
 	}
 	return ctx, func() {
 		for _, stop := range stops {
 			stop()
 		}
 		cancel()
+	}
+}
+
+// countdown returns a function that calls last when it is called for the nth time.
+func countdown(n int, last func()) func() {
+	var left atomic.Int64
+	left.Store(int64(n))
+	return func() {
+		if left.Add(-1) == 0 {
+			last()
+		}
 	}
 }
 
@@ -292,7 +298,7 @@ func (rt *ReadThrough[K, V]) loadEach(rs []*run[K, V]) {
 	slots := rs[0].slots
 	var wg sync.WaitGroup
 	for _, r := range rs {
-		one := func() { // ends with its load
+		rt.cache.spawnOrRun(&wg, func() { // ends with its load
 			ticker := time.NewTicker(rt.settings.leaseTTL / 3)
 			err := slots.take(r.flight.Context(), ticker.C, r.keepLease)
 			ticker.Stop()
@@ -301,12 +307,7 @@ func (rt *ReadThrough[K, V]) loadEach(rs []*run[K, V]) {
 			}
 			r.load() // whose context has ended as well, if there was no slot for it
 			rt.conclude([]*run[K, V]{r})
-		}
-		wg.Add(1)
-		if !rt.cache.spawn(func() { defer wg.Done(); one() }) {
-			one()
-			wg.Done()
-		}
+		})
 	}
 	wg.Wait()
 }

@@ -232,13 +232,6 @@ func (f *Flight[T]) Leave() (mark Mark, forgotten bool) {
 	return f.now, f.forgotten
 }
 
-// Forgotten reports whether Forget was called while the flight was under way.
-func (f *Flight[T]) Forgotten() bool {
-	f.group.mu.Lock()
-	defer f.group.mu.Unlock()
-	return f.forgotten
-}
-
 // Finish gives result to those who had joined before the given Mark, and carries
 // the others into the flight that the key has by then, or into a new one. That one
 // it hands to again, which must see to it that it is run, and need not wait for it.

@@ -47,7 +47,10 @@ func TestNobodyJoinsAFlightThatHasLeft(t *testing.T) {
 		}
 		close(left)
 		<-goOn
-		if !f.Forgotten() {
+		g.mu.Lock()
+		forgotten = f.forgotten
+		g.mu.Unlock()
+		if !forgotten {
 			panic("forgotten by now")
 		}
 		f.Finish("first", sent, unexpected)

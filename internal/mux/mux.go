@@ -122,8 +122,11 @@ type call struct {
 	late bool // a pipeline may still read the call: it cannot be used again
 }
 
-// timeOut releases a caller who has waited for too long.
+// timeOut releases a caller who has waited for too long, once.
 func (c *call) timeOut() {
+	if c.late {
+		return
+	}
 	c.gone, c.late, c.err = true, true, ErrTimeout
 	c.done <- struct{}{}
 }

@@ -283,7 +283,7 @@ func (m *Mux) conclude(t *trip, failed error) {
 // in the queue is counted. The Mux's lock is held.
 func (t *trip) leaveBehind(late time.Time) {
 	for _, c := range t.calls {
-		if !c.late && !c.since.IsZero() && c.since.Before(late) {
+		if !c.since.IsZero() && c.since.Before(late) {
 			c.timeOut()
 		}
 	}
@@ -300,9 +300,7 @@ func (m *Mux) giveUp(t *trip) {
 	}
 	m.conclude(t, ErrTimeout)
 	for _, c := range t.calls {
-		if !c.late {
-			c.timeOut()
-		}
+		c.timeOut()
 	}
 	t.cancel()
 }
