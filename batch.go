@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -56,9 +56,10 @@ type many[K, V any] struct {
 	keys     []string // empty: the key is not to be asked for
 	results  []Result[V]
 	infos    []Info
-	firstAt  map[string]int // where a key is in keys for the first time
+	firstAt  []int // where the key is in keys for the first time
 	found    []lookup[V]
-	missed   []int // those whose results are to be awaited
+	down     atomic.Pointer[error] // Redis could not be asked
+	missed   []int                 // those whose results are to be awaited
 	panicked any
 }
 
@@ -70,35 +71,59 @@ func (m *many[K, V]) info(i int) *Info {
 	return &m.infos[i]
 }
 
+// get is the question for the key at a place in keys.
+type get struct {
+	at  int
+	cmd *redis.StringCmd
+}
+
 // lookup asks Redis for all keys, each once.
 func (m *many[K, V]) lookup(ctx context.Context) {
 	m.found = make([]lookup[V], len(m.keys))
-	m.firstAt = make(map[string]int, len(m.keys))
-	asked := make([]int, 0, len(m.keys))
+	m.firstAt = make([]int, len(m.keys))
+	firstAt := make(map[string]int, len(m.keys))
+	gets := make([]get, 0, len(m.keys))
 	for i, key := range m.keys {
-		if _, again := m.firstAt[key]; key != "" && !again {
-			m.firstAt[key] = i
-			asked = append(asked, i)
+		if key == "" {
+			continue
+		}
+		first, again := firstAt[key]
+		if !again {
+			first, firstAt[key] = i, i
+			gets = append(gets, get{i, redis.NewStringCmd(ctx, "get", key)})
+		}
+		m.found[i].value = &m.results[i].Value
+		m.firstAt[i] = first
+	}
+	if len(gets) == 0 {
+		return
+	}
+	parts := (len(gets)-1)/maxLookups + 1
+	sideBySide(m.rt.cache, gets, (len(gets)-1)/parts+1, maxReaders, func(some []get) { m.ask(ctx, some) })
+}
+
+// ask looks up some of the keys in one round trip.
+func (m *many[K, V]) ask(ctx context.Context, gets []get) {
+	down := m.down.Load()
+	if down == nil { // else one wait for Redis is enough
+		cmds := make([]redis.Cmder, len(gets))
+		for i, g := range gets {
+			cmds[i] = g.cmd
+		}
+		if err := m.rt.cache.mux.Do(ctx, cmds...); err != nil {
+			down = &err
+			m.down.Store(down)
 		}
 	}
-	var err error
-	for some := range slices.Chunk(asked, maxKeys) {
-		cmds := make([]redis.Cmder, len(some))
-		for j, i := range some {
-			cmds[j] = redis.NewStringCmd(ctx, "get", m.keys[i])
+	for _, g := range gets {
+		var raw []byte
+		var err error
+		if down != nil {
+			err = *down
+		} else {
+			raw, err = g.cmd.Bytes()
 		}
-		if err == nil { // else one wait for Redis is enough
-			err = m.rt.cache.mux.Do(ctx, cmds...)
-		}
-		for j, i := range some {
-			if err != nil {
-				m.found[i] = m.rt.read(ctx, m.keys[i], nil, err)
-				continue
-			}
-			raw, err := cmds[j].(*redis.StringCmd).Bytes()
-			m.found[i] = m.rt.read(ctx, m.keys[i], raw, err)
-			m.found[i].raw = raw
-		}
+		m.rt.read(ctx, m.keys[g.at], raw, err, &m.found[g.at])
 	}
 }
 
@@ -109,10 +134,9 @@ func (m *many[K, V]) serve(ctx context.Context) {
 		if key == "" {
 			continue
 		}
-		found := m.found[m.firstAt[key]]
-		if m.firstAt[key] != i {
-			found = m.rt.own(found)
-			m.found[i] = found
+		found := &m.found[i]
+		if first := m.firstAt[i]; first != i {
+			m.own(i, first)
 		}
 		switch m.rt.judge(ctx, key, found) {
 		case await:
@@ -121,7 +145,7 @@ func (m *many[K, V]) serve(ctx context.Context) {
 		case serveAndRefresh:
 			outdated = append(outdated, staleRead[K]{m.ks[i], key, found.entry.LoadedAt})
 		}
-		m.results[i] = Result[V]{found.value, m.rt.hit(ctx, key, found, m.info(i))}
+		m.results[i].Err = m.rt.hit(ctx, key, found, m.info(i))
 	}
 	if len(outdated) > 0 {
 		m.rt.refresh(ctx, outdated...)
@@ -141,7 +165,7 @@ func (m *many[K, V]) await(ctx context.Context) {
 	seats := m.rt.flights.JoinMany(ctx, keys, m.run)
 	for j, i := range m.missed {
 		if seats == nil {
-			m.results[i].Err = ErrClosed
+			m.results[i] = Result[V]{Err: ErrClosed}
 			continue
 		}
 		m.land(ctx, i, seats[j], began)
@@ -154,30 +178,37 @@ func (m *many[K, V]) land(ctx context.Context, i int, seat *flight.Seat[outcome[
 			m.panicked = p
 		}
 	}()
-	value, err := m.rt.land(ctx, m.keys[i], seat, m.found[i], began, m.info(i))
+	value, err := m.rt.land(ctx, m.keys[i], seat, &m.found[i], began, m.info(i))
 	m.results[i] = Result[V]{value, err}
 }
 
 // run takes the flights that this call has begun to their end.
 func (m *many[K, V]) run(begun []*flight.Flight[outcome[V]]) {
+	at := make(map[string]int, len(m.missed))
+	for _, i := range m.missed {
+		at[m.keys[i]] = m.firstAt[i]
+	}
 	rs := make([]*run[K, V], len(begun))
 	for j, f := range begun {
-		i := m.firstAt[f.Key]
-		rs[j] = m.rt.prime(f, m.ks[i], run[K, V]{batched: true, Course: courseAfter(m.found[i])})
+		i := at[f.Key]
+		rs[j] = m.rt.prime(f, m.ks[i], run[K, V]{batched: true, Course: courseAfter(&m.found[i])})
 	}
 	m.rt.drive(rs)
 }
 
-// own gives a key that was asked for before a value of its own.
-func (rt *ReadThrough[K, V]) own(l lookup[V]) lookup[V] {
-	if rt.shareable || l.raw == nil || l.is(missing) || l.err != nil {
-		return l
+// own answers the i-th key as its first, but with a value of its own.
+func (m *many[K, V]) own(i, first int) {
+	value := m.found[i].value
+	m.found[i] = m.found[first]
+	found := &m.found[i]
+	original := found.value
+	found.value = value
+	if !m.rt.shareable && !found.is(missing) && found.err == nil {
+		if decodeValue(m.rt.settings.codec, found.entry.Value, value) == nil {
+			return
+		}
 	}
-	var copied lookup[V]
-	if err := rt.decode(l.raw, &copied); err != nil || copied.is(missing) {
-		return l
-	}
-	return copied
+	*value = *original // nothing to own, or what cannot be decoded again can only be shared
 }
 
 // Each returns the results of any number of keys, in their order, asking for 1000

@@ -266,9 +266,9 @@ func TestOverlappingGetManysLoadEachKeyOnceInFourProcesses(t *testing.T) {
 }
 
 // TestManyKeysOnACluster counts the pipelines of each node: one for each chunk of
-// 1000 keys, and for the first fill one more, which teaches the node the script.
+// 1000 keys, a lookup's of 500, and for the first fill one more, which teaches the node the script.
 func TestManyKeysOnACluster(t *testing.T) {
-	const keys, chunks, masters = 10_000, 10, 3
+	const keys, lookups, chunks, masters = 10_000, 20, 10, 3
 	cluster := redistest.StartCluster(t, masters, 0)
 	client := cluster.Client()
 	nodes := make(map[string]*atomic.Int64)
@@ -312,11 +312,11 @@ func TestManyKeysOnACluster(t *testing.T) {
 
 	trips()
 	get(squaresOf(ids)) // cold
-	require.LessOrEqual(t, trips(), int64(3*chunks+4), "lookup, acquire, fill")
+	require.LessOrEqual(t, trips(), int64(lookups+2*chunks+4), "lookup, acquire, fill")
 	require.EqualValues(t, keys, dbSize())
 	require.Equal(t, ids, loader.asked())
 	get(squaresOf(ids)) // warm
-	require.LessOrEqual(t, trips(), int64(chunks))
+	require.LessOrEqual(t, trips(), int64(lookups))
 
 	other, negative := map[int]int{}, squaresOf(ids)
 	for _, id := range ids {
@@ -357,7 +357,8 @@ func TestRedisDownMeansTheBatchLoaderAnswers(t *testing.T) {
 }
 
 // TestAHungRedisCostsOneBudget counts the round trips that calls for several chunks
-// wait for: once Redis has not answered, there is nothing to wait for again.
+// wait for: once Redis has not answered, there is nothing to wait for again. GetMany
+// has two of them under way at a time.
 func TestAHungRedisCostsOneBudget(t *testing.T) {
 	for name, call := range map[string]func(*testing.T, *readthrough.ReadThrough[int, int]){
 		"GetMany": func(t *testing.T, rows *readthrough.ReadThrough[int, int]) {
@@ -384,7 +385,11 @@ func TestAHungRedisCostsOneBudget(t *testing.T) {
 			call(t, rows)
 			chunks := sent.chunks()
 			server.Resume()
-			require.Equal(t, []string{"row:0"}, chunks, "the chunks that were sent, by their first keys")
+			want := []string{"row:0"}
+			if name == "GetMany" {
+				want = append(want, "row:500")
+			}
+			require.ElementsMatch(t, want, chunks, "the chunks that were sent, by their first keys")
 			require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 5*time.Millisecond)
 		})
 	}

@@ -27,6 +27,10 @@ var (
 const (
 	// maxKeys is how many keys of a call for many are dealt with at a time.
 	maxKeys = 1000
+	// maxLookups is how many keys a GetMany asks for in one round trip, and
+	// maxReaders how many of those it makes at a time: what one pipeline holds and
+	// how many are under way (package mux).
+	maxLookups, maxReaders = 512, 2
 	// closeTimeout is how long Close waits for what is under way.
 	closeTimeout = 5 * time.Second
 )
@@ -158,6 +162,25 @@ func (c *Cache) spawnOrRun(wg *sync.WaitGroup, f func()) {
 	if !c.spawn(counted) {
 		counted()
 	}
+}
+
+// sideBySide calls f with all of xs, up to size at a time, in up to n calls at a
+// time, and returns when all have.
+func sideBySide[T any](c *Cache, xs []T, size, n int, f func([]T)) {
+	if len(xs) <= size {
+		f(xs)
+		return
+	}
+	var wg sync.WaitGroup
+	calls := make(turns, n)
+	for some := range slices.Chunk(xs, size) {
+		calls <- struct{}{}
+		c.spawnOrRun(&wg, func() { // ends with f
+			defer calls.give()
+			f(some)
+		})
+	}
+	wg.Wait()
 }
 
 // Close ends background work and waits for it, and for the calls under way, up to

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -145,7 +146,9 @@ func (slowNetwork) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 }
 
 // ofLoad reports whether cmd is one that acquires a lease, or a script.
-func ofLoad(cmd redis.Cmder) bool { return cmd.Name() == "set" || cmd.Name() == "evalsha" }
+func ofLoad(cmd redis.Cmder) bool {
+	return cmd.Name() == "set" || strings.HasPrefix(cmd.Name(), "eval")
+}
 
 // dawdle takes up to limit, in so many percent of the cases. To take a random time
 // is its purpose: no event is waited for.

@@ -53,15 +53,15 @@ func (rt *ReadThrough[K, V]) unpack(o outcome[V], first bool) (V, error) {
 	if o.err != nil || first || rt.shareable || o.bytes == nil {
 		return o.value, o.err
 	}
-	var l lookup[V]
+	var v V
 	e, err := entry.Parse(o.bytes)
 	if err == nil {
-		err = decodeValue(rt.settings.codec, e.Value, &l.value)
+		err = decodeValue(rt.settings.codec, e.Value, &v)
 	}
 	if err != nil { // what cannot be decoded again can only be shared
 		return o.value, nil
 	}
-	return l.value, nil
+	return v, nil
 }
 
 // errLoadTimeout tells the end of WithLoadTimeout from a deadline of the loader's own.

@@ -28,11 +28,10 @@ const (
 // lookup is what Redis holds for a key.
 type lookup[V any] struct {
 	state  state
-	value  V
+	value  *V    // where the value is, or would be
 	err    error // a negative entry's
 	entry  entry.Entry
-	failed error  // Redis could not be asked
-	raw    []byte // of GetMany: what the entry was decoded from
+	failed error // Redis could not be asked
 }
 
 func (l *lookup[V]) is(s state) bool { return l.state == s }
@@ -40,35 +39,32 @@ func (l *lookup[V]) is(s state) bool { return l.state == s }
 // lookup asks Redis for key.
 func (rt *ReadThrough[K, V]) lookup(ctx context.Context, key string) lookup[V] {
 	raw, err := rt.cache.mux.Get(ctx, key)
-	return rt.read(ctx, key, raw, err)
+	l := lookup[V]{value: new(V)}
+	rt.read(ctx, key, raw, err, &l)
+	return l
 }
 
 // read takes apart what Redis answered. Bytes that are no entry, or do not decode
 // into V, are a miss: the load overwrites them.
-func (rt *ReadThrough[K, V]) read(ctx context.Context, key string, raw []byte, err error) lookup[V] {
-	var l lookup[V]
-	if errors.Is(err, redis.Nil) {
-		return l
-	}
-	if unreadable(err) {
+func (rt *ReadThrough[K, V]) read(ctx context.Context, key string, raw []byte, err error, l *lookup[V]) {
+	switch {
+	case err == nil:
+		if err := rt.decode(raw, l); err != nil {
+			rt.meter.note(ctx, EventCorrupt, key, 0, err)
+			l.state, *l.value = missing, zero[V]()
+		}
+	case errors.Is(err, redis.Nil):
+	case unreadable(err):
 		rt.meter.note(ctx, EventCorrupt, key, 0, err)
-		return l
-	}
-	if err != nil {
+	default:
 		if ctx.Err() == nil {
 			rt.meter.note(ctx, EventRedisError, key, 0, err)
 		}
 		l.failed = err
-		return l
 	}
-	if err := rt.decode(raw, &l); err != nil {
-		rt.meter.note(ctx, EventCorrupt, key, 0, err)
-		return lookup[V]{}
-	}
-	return l
 }
 
-// decode fills l from the bytes of an entry.
+// decode fills l, and the value that it points to, from the bytes of an entry.
 func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 	if l.entry, err = entry.Parse(raw); err != nil {
 		return err
@@ -83,7 +79,7 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 		return nil
 	}
 	if !l.entry.Negative {
-		return decodeValue(rt.settings.codec, l.entry.Value, &l.value)
+		return decodeValue(rt.settings.codec, l.entry.Value, l.value)
 	}
 	// A negative entry of a fleet that registers other errors is of no use here.
 	if int(l.entry.Reason) >= len(rt.settings.notFound) {

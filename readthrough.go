@@ -150,19 +150,19 @@ func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error
 	if found.failed != nil && ctx.Err() != nil {
 		return zero[V](), ctx.Err()
 	}
-	switch rt.judge(ctx, key, found) {
+	switch rt.judge(ctx, key, &found) {
 	case serveAndRefresh:
 		rt.refresh(ctx, staleRead[K]{k, key, found.entry.LoadedAt})
 		fallthrough
 	case serve:
-		return found.value, rt.hit(ctx, key, found, info)
+		return *found.value, rt.hit(ctx, key, &found, info)
 	}
 	began := time.Now()
-	seat := rt.flights.Join(ctx, key, rt.course(k, found))
+	seat := rt.flights.Join(ctx, key, rt.course(k, courseAfter(&found)))
 	if seat == nil {
 		return zero[V](), ErrClosed
 	}
-	return rt.land(ctx, key, seat, found, began, info)
+	return rt.land(ctx, key, seat, &found, began, info)
 }
 
 // verdict is what becomes of a read after its lookup.
@@ -175,7 +175,7 @@ const (
 )
 
 // judge decides whether a read is answered with what its lookup found.
-func (rt *ReadThrough[K, V]) judge(ctx context.Context, key string, found lookup[V]) verdict {
+func (rt *ReadThrough[K, V]) judge(ctx context.Context, key string, found *lookup[V]) verdict {
 	switch {
 	case found.is(fresh) && rt.refreshesEarly(found):
 		return serveAndRefresh
@@ -192,7 +192,7 @@ func (rt *ReadThrough[K, V]) judge(ctx context.Context, key string, found lookup
 }
 
 // hit counts a hit and returns its error, which is a negative entry's.
-func (rt *ReadThrough[K, V]) hit(ctx context.Context, key string, found lookup[V], info *Info) error {
+func (rt *ReadThrough[K, V]) hit(ctx context.Context, key string, found *lookup[V], info *Info) error {
 	kind, source := EventHit, SourceHit
 	switch {
 	case found.is(stale):
@@ -206,7 +206,7 @@ func (rt *ReadThrough[K, V]) hit(ctx context.Context, key string, found lookup[V
 }
 
 // land waits for the flight and hands out what it brought.
-func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.Seat[outcome[V]], found lookup[V], began time.Time, info *Info) (V, error) {
+func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.Seat[outcome[V]], found *lookup[V], began time.Time, info *Info) (V, error) {
 	var impatient <-chan time.Time
 	if found.is(stale) {
 		timer := time.NewTimer(time.Until(began.Add(rt.settings.patience)))
@@ -224,10 +224,10 @@ func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.
 		f := seat.Abide()
 		stop := context.AfterFunc(rt.cache.closing, f.CancelUnlessAwaited)
 		context.AfterFunc(f.Context(), func() { stop() })
-		return found.value, rt.hit(ctx, key, found, info)
+		return *found.value, rt.hit(ctx, key, found, info)
 	}
 	if out.failed() && found.is(stale) {
-		return found.value, rt.hit(ctx, key, found, info)
+		return *found.value, rt.hit(ctx, key, found, info)
 	}
 	source := SourceLoaded
 	switch {
@@ -263,7 +263,7 @@ func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
 		rt.meter.note(ctx, EventMiss, key, 0, nil)
 		return zero[V](), ErrMiss
 	}
-	return found.value, rt.hit(ctx, key, found, nil)
+	return *found.value, rt.hit(ctx, key, &found, nil)
 }
 
 // Refresh loads the value of k now, whatever the cache holds, stores it and

@@ -13,7 +13,7 @@ import (
 // refreshesEarly decides whether this hit is the one that refreshes its entry
 // before it becomes stale: XFetch of Vattani, Chierichetti and Lowenstein (VLDB
 // 2015), with the time that the load took from the entry.
-func (rt *ReadThrough[K, V]) refreshesEarly(found lookup[V]) bool {
+func (rt *ReadThrough[K, V]) refreshesEarly(found *lookup[V]) bool {
 	if rt.settings.beta == 0 || found.entry.FreshUntil.IsZero() {
 		return false
 	}

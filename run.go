@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,16 +52,16 @@ type run[K, V any] struct {
 	skipped         bool
 }
 
-// course returns the course of a flight begun by a caller after its lookup.
-func (rt *ReadThrough[K, V]) course(k K, found lookup[V]) flight.Course[outcome[V]] {
+// course returns the course of a flight begun by a caller, from where it starts.
+func (rt *ReadThrough[K, V]) course(k K, start lease.Course) flight.Course[outcome[V]] {
 	return func(f *flight.Flight[outcome[V]]) {
-		rt.begin(f, k, run[K, V]{Course: courseAfter(found)})
+		rt.begin(f, k, run[K, V]{Course: start})
 	}
 }
 
 // courseAfter is where a run starts after its caller's lookup: one wait for Redis is
 // enough for that caller.
-func courseAfter[V any](found lookup[V]) lease.Course {
+func courseAfter[V any](found *lookup[V]) lease.Course {
 	if found.failed != nil {
 		return lease.Alone()
 	}
@@ -102,20 +101,7 @@ func (rt *ReadThrough[K, V]) driveTogether(rs []*run[K, V]) {
 			r.slots = slots
 		}
 	}
-	if len(rs) <= rt.settings.batchSize {
-		rt.steps(rs)
-		return
-	}
-	var wg sync.WaitGroup
-	chunks := make(turns, maxBatches)
-	for some := range slices.Chunk(rs, rt.settings.batchSize) {
-		chunks <- struct{}{}
-		rt.cache.spawnOrRun(&wg, func() { // ends with its loads
-			defer chunks.give()
-			rt.steps(some)
-		})
-	}
-	wg.Wait()
+	sideBySide(rt.cache, rs, rt.settings.batchSize, maxBatches, rt.steps)
 }
 
 // steps takes runs through their steps together. Leases are taken without
@@ -205,12 +191,12 @@ func (r *run[K, V]) acquired(a lease.Acquired) {
 
 // use takes an entry that another process stored for the result, if it is fresh.
 func (r *run[K, V]) use(raw []byte) bool {
-	var l lookup[V]
+	l := lookup[V]{value: new(V)}
 	// What cannot be decoded was counted by the lookup that led here.
 	if err := r.rt.decode(raw, &l); err != nil || !l.is(fresh) || !l.entry.LoadedAt.After(r.seen) {
 		return false
 	}
-	r.out = outcome[V]{value: l.value, err: l.err, notFound: l.err != nil, shared: true, entry: l.entry}
+	r.out = outcome[V]{value: *l.value, err: l.err, notFound: l.err != nil, shared: true, entry: l.entry}
 	if l.err == nil {
 		r.out.bytes = raw
 	}

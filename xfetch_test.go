@@ -13,8 +13,8 @@ import (
 )
 
 // hit is a fresh entry whose load took delta and that becomes stale in left.
-func hit(delta, left time.Duration) lookup[int] {
-	return lookup[int]{state: fresh, entry: entry.Entry{LoadTime: delta, FreshUntil: time.Now().Add(left)}}
+func hit(delta, left time.Duration) *lookup[int] {
+	return &lookup[int]{state: fresh, entry: entry.Entry{LoadTime: delta, FreshUntil: time.Now().Add(left)}}
 }
 
 func withBeta(beta float64) *ReadThrough[int, int] {
@@ -45,11 +45,11 @@ func TestNoEarlyRefreshWhereThereIsNothingToWeigh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, row := range map[string]struct {
 			beta  float64
-			found lookup[int]
+			found *lookup[int]
 		}{
 			"off":                   {0, hit(time.Hour, 1)},
 			"a load of no time":     {1, hit(0, 1)},
-			"an entry for all time": {1e9, lookup[int]{state: fresh, entry: entry.Entry{LoadTime: time.Hour}}},
+			"an entry for all time": {1e9, &lookup[int]{state: fresh, entry: entry.Entry{LoadTime: time.Hour}}},
 		} {
 			rt := withBeta(row.beta)
 			for range 1000 {

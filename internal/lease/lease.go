@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -29,10 +30,13 @@ type Doer interface {
 }
 
 // Store is the leases, and the entries that they protect, in one Redis.
-type Store struct{ redis Doer }
+type Store struct {
+	redis  Doer
+	taught sync.Map // the hashes of the scripts that were sent by their text
+}
 
 // NewStore returns the leases in the Redis that do speaks to.
-func NewStore(do Doer) *Store { return &Store{do} }
+func NewStore(do Doer) *Store { return &Store{redis: do} }
 
 // Key is the key of the lease of the entry at key.
 func Key(key string) string { return "{" + key + "}:lease" }
@@ -141,7 +145,7 @@ type Outcome struct {
 // Settle stores the entries whose token still is the lease, and releases the
 // leases, in one round trip.
 func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
-	return run(ctx, s.redis.Do, settlements, func(e Settlement) call {
+	return run(ctx, s, s.redis.Do, settlements, func(e Settlement) call {
 		if e.Entry == nil {
 			return call{release, []string{Key(e.Key)}, []any{e.Token}}
 		}
@@ -152,7 +156,7 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 // Renew makes the leases last for their TTL from now, where their token still is
 // the lease.
 func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
-	return run(ctx, s.redis.Do, requests, func(r Request) call {
+	return run(ctx, s, s.redis.Do, requests, func(r Request) call {
 		return call{renew, []string{Key(r.Key)}, []any{r.Token, millis(r.TTL)}}
 	})
 }
@@ -167,7 +171,7 @@ type Item struct {
 // Set stores the entries and deletes their leases: what was being loaded is older.
 // The keys in left may not have got their entry.
 func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
-	outcomes := run(ctx, s.redis.Force, items, func(item Item) call {
+	outcomes := run(ctx, s, s.redis.Force, items, func(item Item) call {
 		keys := []string{Key(item.Key), item.Key}
 		if !Protects(item.Key) {
 			keys[0] = item.Key // it has no lease to be deleted
@@ -182,7 +186,7 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 // they are. The keys in left may still have a fresh entry.
 func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
 	args := []any{entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale)}
-	outcomes := run(ctx, s.redis.Force, keys, func(key string) call {
+	outcomes := run(ctx, s, s.redis.Force, keys, func(key string) call {
 		return call{expire, []string{Key(key), key}, args}
 	})
 	return failures(outcomes, func(i int) string { return keys[i] })

@@ -81,9 +81,10 @@ func (c *call) cmd(ctx context.Context, name, script string) *redis.Cmd {
 
 type do func(ctx context.Context, cmds ...redis.Cmder) error
 
-// run runs a script for each of items, all in one round trip, by their hashes; those
-// that Redis does not know yet are sent again, by their text.
-func run[T any](ctx context.Context, do do, items []T, callFor func(T) call) []Outcome {
+// run runs a script for each of items, all in one round trip: by its text for the
+// first, by its hash from then on. What Redis does not know all the same (a restart,
+// another node of the cluster) is sent again, by its text.
+func run[T any](ctx context.Context, s *Store, do do, items []T, callFor func(T) call) []Outcome {
 	outcomes := make([]Outcome, 0, len(items))
 	var err error
 	for some := range slices.Chunk(items, maxKeys) {
@@ -96,17 +97,21 @@ func run[T any](ctx context.Context, do do, items []T, callFor func(T) call) []O
 			calls[i] = callFor(item)
 		}
 		var ended []Outcome
-		ended, err = runCalls(ctx, do, calls)
+		ended, err = s.runCalls(ctx, do, calls)
 		outcomes = append(outcomes, ended...)
 	}
 	return outcomes
 }
 
 // runCalls is run for one round trip, whose error it returns as well.
-func runCalls(ctx context.Context, do do, calls []call) ([]Outcome, error) {
+func (s *Store) runCalls(ctx context.Context, do do, calls []call) ([]Outcome, error) {
 	cmds := make([]redis.Cmder, len(calls))
 	for i := range calls {
-		cmds[i] = calls[i].cmd(ctx, "evalsha", calls[i].script.sha1)
+		if _, known := s.taught.LoadOrStore(calls[i].script.sha1, true); known {
+			cmds[i] = calls[i].cmd(ctx, "evalsha", calls[i].script.sha1)
+		} else {
+			cmds[i] = calls[i].cmd(ctx, "eval", calls[i].script.source)
+		}
 	}
 	err := do(ctx, cmds...)
 	outcomes := make([]Outcome, len(calls))
