@@ -3,6 +3,8 @@ package workload
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -43,25 +45,30 @@ type watch struct {
 func Freshness(e *Env) (*Section, error) {
 	s := &Section{
 		Title: "A hot key whose TTL ends",
-		Text: fmt.Sprintf("%d processes together read one key 1,000 times a second for %d TTLs; the loader takes %v. All modes run at the same time. No call waits for "+
-			"the one before. The first load, before all others, and the calls of a short rehearsal are not counted. Jitter is off, as there is one key. XFetch (WithEarlyRefresh(1)) refreshes "+
-			"the earlier the more callers there are, by about the load time times the logarithm of the calls made in one load: with a short TTL "+
-			"it refreshes more often.", fleetSize, e.Lifetimes, e.LoadTime),
+		Text: fmt.Sprintf("%d processes together read one key 1,000 times a second for %d TTLs; the loader takes %v. The two modes that refresh run at the same time, the one without after them. No call waits for "+
+			"the one before. The first load, right before all others, and the calls of a short rehearsal are not counted. Jitter is off, as there is one key. The more callers there are, the earlier "+
+			"XFetch (WithEarlyRefresh(1)) refreshes: here, by its formula, %.2f s before the TTL ends on average. It is for TTLs that are much longer.",
+			fleetSize, e.Lifetimes, e.LoadTime, xfetchLead(e.LoadTime).Seconds()),
 	}
 	t := Table{Columns: []string{"", "TTL", "calls", "median", "p99", "worst", "calls over 20 ms", "loads per TTL", "calls failed"}}
 	for i, ttl := range e.TTLs {
-		watched := modes
-		if i > 0 {
-			watched = modes[:2] // "neither" once is contrast enough
-		}
+		watched := modes[:2]
 		seen, err := watchKeys(e, watched, ttl)
 		if err != nil {
 			return nil, err
 		}
+		if i == 0 { // "neither" once is contrast enough
+			alone, err := watchKeys(e, modes[2:], ttl)
+			if err != nil {
+				return nil, err
+			}
+			maps.Copy(seen, alone)
+			watched = modes
+		}
 		for _, mode := range watched {
 			t.Add(seen[mode].row(mode, ttl, e.Lifetimes)...)
 			if mode != "neither" {
-				s.Targets = append(s.Targets, seen[mode].targets(mode, ttl, e.Lifetimes)...)
+				seen[mode].judge(s, mode, ttl, e)
 			}
 		}
 		if i == 0 {
@@ -86,6 +93,10 @@ func watchKeys(e *Env, modes []string, ttl time.Duration) (map[string]watch, err
 			return nil, fmt.Errorf("%s: %w", mode, err)
 		}
 		fleets[mode] = f
+	}
+	// What the fleets loaded to get ready has aged by now, each fleet's differently.
+	if err := server.Client().FlushAll(context.Background()).Err(); err != nil {
+		return nil, err
 	}
 	for _, f := range fleets {
 		if err := f.tell("go"); err != nil {
@@ -127,12 +138,32 @@ func (w watch) row(mode string, ttl time.Duration, lifetimes int) []string {
 	}
 }
 
-func (w watch) targets(mode string, ttl time.Duration, lifetimes int) []Target {
+// judge adds the targets of a mode. That of the loads is none for XFetch where its
+// own formula does not meet it, but a loss.
+func (w watch) judge(s *Section, mode string, ttl time.Duration, e *Env) {
+	const mostLoads = 1.2
 	what := fmt.Sprintf("%s, TTL %v: ", mode, ttl)
-	return []Target{
-		atMost(what+"worst call after the first, ms", 20, float64(slices.Max(w.Took))/1e6, "%.1f"),
-		atMost(what+"loads per TTL in the fleet", 1.2, float64(w.Loads)/float64(lifetimes), "%.2f"),
+	loads := float64(w.Loads) / float64(e.Lifetimes)
+	s.Targets = append(s.Targets, atMost(what+"worst call after the first, ms", 20, float64(slices.Max(w.Took))/1e6, "%.1f"))
+	if inTheory := xfetchLoads(ttl, e.LoadTime); mode == "WithEarlyRefresh" && inTheory > mostLoads {
+		s.Losses = append(s.Losses, fmt.Sprintf("a hot key, %s%.2f loads per TTL; XFetch's formula gives %.2f.", what, loads, inTheory))
+		return
 	}
+	s.Targets = append(s.Targets, atMost(what+"loads per TTL in the fleet", mostLoads, loads, "%.2f"))
+}
+
+// xfetchLead is how long before the end of the TTL the first of the fleet's calls
+// refreshes, on average. With x left, each does with probability exp(-x/load), so
+// that none does before x is left with probability exp(-load/pace*exp(-x/load)): a
+// Gumbel distribution, whose mean this is. (0.5772 is Euler's constant.)
+func xfetchLead(load time.Duration) time.Duration {
+	return time.Duration(float64(load) * (math.Log(float64(load)/float64(pace)) + 0.5772))
+}
+
+// xfetchLoads is how many loads there are in a TTL at that. One begins as soon as
+// the one before has ended where the lead is longer than the TTL.
+func xfetchLoads(ttl, load time.Duration) float64 {
+	return float64(ttl) / float64(load+max(ttl-xfetchLead(load), 0))
 }
 
 // freshnessChart shows the worst call of each moment.
@@ -171,13 +202,9 @@ func freshness(j job, c *conversation) error {
 	}
 	defer peer.Close() // the process ends
 	key := keysOf(j.Fresh, 1)[0]
-	if _, err := peer.Get(context.Background(), key); err != nil { // the first call waits in any case
-		return err
-	}
 	rehearsal := j
 	rehearsal.Duration = min(j.TTL, time.Second/2)
 	pacedCalls(rehearsal, peer, key) // which opens the connections
-	loads.Store(0)
 	if err := c.out.Encode("ready"); err != nil {
 		return err
 	}
@@ -185,6 +212,10 @@ func freshness(j job, c *conversation) error {
 	if !c.hear(&order) {
 		return nil
 	}
+	if _, err := peer.Get(context.Background(), key); err != nil { // the first load
+		return err
+	}
+	loads.Store(0)
 	w := pacedCalls(j, peer, key)
 	w.Loads = loads.Load()
 	return c.out.Encode(w)
