@@ -438,9 +438,12 @@ func TestErrorsNameTheKeysOfTheNodeThatIsDown(t *testing.T) {
 	require.NotEmpty(t, there)
 	cluster.Masters()[0].Kill()
 
+	before := rows.Stats()
 	results, err := rows.GetMany(t.Context(), ids)
 	require.NoError(t, err)
 	require.Equal(t, squaresOf(ids), results, "whatever Redis answers")
+	require.EqualValues(t, len(ids)-len(there), rows.Stats().Hits-before.Hits, "the other nodes' keys are hits")
+	require.EqualValues(t, len(there), rows.Stats().Loads-before.Loads)
 	err = rows.Invalidate(t.Context(), ids...)
 	for _, key := range there {
 		require.ErrorContains(t, err, key)

@@ -87,6 +87,20 @@ func TestAFailedRoundTripIsTheErrorOfTheCall(t *testing.T) {
 	}
 }
 
+// A reply that is lost says nothing of the lease, although another of the same call has come.
+func TestAnAcquireWhoseAnswersAreLostInPartKnowsNothing(t *testing.T) {
+	for _, lost := range []string{key, own} {
+		wire := &direct{spoil: func(cmd redis.Cmder) {
+			if cmd.Name() == "get" && cmd.Args()[1] == lost {
+				cmd.SetErr(errLost)
+			}
+		}}
+		result, err := newSingle(wire).Acquire(t.Context(), key, "token", ttl)
+		require.ErrorIs(t, err, errLost)
+		requireNothing(t, result)
+	}
+}
+
 func TestAnErrorThatRedisAnswersWithIsTheErrorOfTheCall(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {

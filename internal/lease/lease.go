@@ -23,7 +23,8 @@ import (
 )
 
 // Doer sends commands to Redis in one round trip. When the error is nil, each
-// command has its own result; else the commands must not be looked at.
+// command has its own result, which on a cluster may be that its node failed; else
+// the commands must not be looked at.
 type Doer interface {
 	Do(ctx context.Context, cmds ...redis.Cmder) error
 	Force(ctx context.Context, cmds ...redis.Cmder) error
@@ -115,6 +116,12 @@ func (a *acquire) answer() Acquired {
 	}
 	if a.entry == nil {
 		return Acquired{Held: err == nil}
+	}
+	for _, get := range []*redis.StringCmd{a.entry, a.holder} {
+		var reply redis.Error
+		if err := get.Err(); err != nil && !errors.As(err, &reply) {
+			return Acquired{Err: err} // the connection was lost in between
+		}
 	}
 	var r Acquired
 	// A client that lost the answer sends the commands again, and then SET NX

@@ -148,7 +148,8 @@ func (m *Mux) Get(ctx context.Context, key string) ([]byte, error) {
 // Do sends cmds one after the other in one round trip, possibly with those of
 // other callers. The error is that of the round trip: when it is not nil, whether
 // the commands were carried out is unknown, and they must not be looked at any
-// more. When it is nil, each command has its own result.
+// more. When it is nil, at least one command was answered and each has its own
+// result: on a cluster, one node may fail while the others answer.
 func (m *Mux) Do(ctx context.Context, cmds ...redis.Cmder) error {
 	return m.do(ctx, false, cmds)
 }

@@ -159,8 +159,9 @@ func TestEachCallerGetsTheErrorOfItsOwnCommand(t *testing.T) {
 		missing, lost, there := r.get(r.ctx, "missing"), r.get(r.ctx, "lost"), r.get(r.ctx, "there")
 		wrong, right := set("wrong", "1"), set("right", "2")
 		pair := r.do(wrong, right)
-		cut := set("cut", "1")
-		torn := r.do(set("whole", "1"), cut)
+		whole, cut := set("whole", "1"), set("cut", "1")
+		torn := r.do(whole, cut)
+		none := r.do(set("lost", "1"), set("cut", "1"))
 		first.answer(served)
 
 		wrongType := reply("WRONGTYPE Operation against a key holding the wrong kind of value")
@@ -182,7 +183,10 @@ func TestEachCallerGetsTheErrorOfItsOwnCommand(t *testing.T) {
 		pair.requireErr(t, nil)
 		require.Equal(t, wrongType, wrong.Err())
 		require.NoError(t, right.Err())
-		torn.requireErr(t, errConn)
+		torn.requireErr(t, nil)
+		require.NoError(t, whole.Err())
+		require.ErrorIs(t, cut.Err(), errConn)
+		none.requireErr(t, errConn)
 	})
 }
 

@@ -246,7 +246,7 @@ func (m *Mux) release(t *trip) {
 		if get := t.gets[i]; get != nil {
 			reply, err = get.Bytes()
 		} else {
-			err = firstFailure(c.cmds)
+			err = failure(c.cmds)
 		}
 		if !c.late { // else it has been released, and its fields are its caller's
 			c.reply, c.err = reply, err
@@ -305,14 +305,18 @@ func (m *Mux) giveUp(t *trip) {
 	t.cancel()
 }
 
-// firstFailure is the error of the round trip, as the commands of one call saw it.
-func firstFailure(cmds []redis.Cmder) error {
+// failure is the error of a round trip that has brought a call no answer at all. On a
+// cluster some of its commands may have failed, with their node, and others not.
+func failure(cmds []redis.Cmder) error {
+	var failed error
 	for _, cmd := range cmds {
-		if err := verdict(cmd.Err()); err != nil {
-			return err
+		err := verdict(cmd.Err())
+		if err == nil {
+			return nil
 		}
+		failed = err
 	}
-	return nil
+	return failed
 }
 
 // tripContext is the context of one round trip: cancelled with its worker, with
