@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough/internal/flight"
+	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
 // Result is one key's answer in GetMany and Each.
@@ -19,11 +20,12 @@ type Result[V any] struct {
 }
 
 // GetMany returns the values of ks in their order, each like Get would. All are
-// looked up in one round trip for each 1000. What misses is loaded by one call of
-// the batch loader for each WithBatchSize, under leases taken in one round trip and
-// stored in another; without WithBatchLoader the loader is called for each, up to
-// 16 at a time. The error is the context's; whatever concerns one key is in its
-// Result. A panic of a loader is raised again when all the others have their Result.
+// looked up in one round trip, more than 512 of them in equal parts, two round trips
+// at a time. What misses is loaded by one call of the batch loader for each
+// WithBatchSize, under leases taken in one round trip and stored in another; without
+// WithBatchLoader the loader is called for each, up to 16 at a time. The error is
+// the context's; whatever concerns one key is in its Result. A panic of a loader is
+// raised again when all the others have their Result.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
 	return rt.getMany(ctx, ks, nil)
 }
@@ -58,9 +60,18 @@ type many[K, V any] struct {
 	infos    []Info
 	firstAt  []int // where the key is in keys for the first time
 	found    []lookup[V]
+	began    time.Time // of the lookup
+	misses   map[string]miss[K]
 	down     atomic.Pointer[error] // Redis could not be asked
 	missed   []int                 // those whose results are to be awaited
 	panicked any
+}
+
+// miss is what a flight needs to know: it may go on when GetMany has returned, and
+// its caller does what it likes with the slice of keys.
+type miss[K any] struct {
+	k     K
+	start lease.Course
 }
 
 // info is where the Info of the i-th key goes: nil if nobody asked.
@@ -98,14 +109,17 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 	if len(gets) == 0 {
 		return
 	}
+	m.began = time.Now()
 	parts := (len(gets)-1)/maxLookups + 1
 	sideBySide(m.rt.cache, gets, (len(gets)-1)/parts+1, maxReaders, func(some []get) { m.ask(ctx, some) })
 }
 
-// ask looks up some of the keys in one round trip.
+// ask looks up some of the keys in one round trip. One wait for Redis is enough: it
+// is not asked for the parts that follow one without an answer, or that follow the
+// budget when a node of a cluster has failed.
 func (m *many[K, V]) ask(ctx context.Context, gets []get) {
 	down := m.down.Load()
-	if down == nil { // else one wait for Redis is enough
+	if down == nil {
 		cmds := make([]redis.Cmder, len(gets))
 		for i, g := range gets {
 			cmds[i] = g.cmd
@@ -115,6 +129,7 @@ func (m *many[K, V]) ask(ctx context.Context, gets []get) {
 			m.down.Store(down)
 		}
 	}
+	var lost error
 	for _, g := range gets {
 		var raw []byte
 		var err error
@@ -123,7 +138,14 @@ func (m *many[K, V]) ask(ctx context.Context, gets []get) {
 		} else {
 			raw, err = g.cmd.Bytes()
 		}
-		m.rt.read(ctx, m.keys[g.at], raw, err, &m.found[g.at])
+		found := &m.found[g.at]
+		m.rt.read(ctx, m.keys[g.at], raw, err, found)
+		if found.failed != nil {
+			lost = found.failed
+		}
+	}
+	if down == nil && lost != nil && time.Since(m.began) > m.rt.cache.settings.redisTimeout {
+		m.down.Store(&lost)
 	}
 }
 
@@ -158,8 +180,10 @@ func (m *many[K, V]) await(ctx context.Context) {
 		return
 	}
 	keys := make([]string, len(m.missed))
+	m.misses = make(map[string]miss[K], len(m.missed))
 	for j, i := range m.missed {
 		keys[j] = m.keys[i]
+		m.misses[keys[j]] = miss[K]{m.ks[m.firstAt[i]], courseAfter(&m.found[i])}
 	}
 	began := time.Now()
 	seats := m.rt.flights.JoinMany(ctx, keys, m.run)
@@ -184,14 +208,10 @@ func (m *many[K, V]) land(ctx context.Context, i int, seat *flight.Seat[outcome[
 
 // run takes the flights that this call has begun to their end.
 func (m *many[K, V]) run(begun []*flight.Flight[outcome[V]]) {
-	at := make(map[string]int, len(m.missed))
-	for _, i := range m.missed {
-		at[m.keys[i]] = m.firstAt[i]
-	}
 	rs := make([]*run[K, V], len(begun))
 	for j, f := range begun {
-		i := at[f.Key]
-		rs[j] = m.rt.prime(f, m.ks[i], run[K, V]{batched: true, Course: courseAfter(&m.found[i])})
+		miss := m.misses[f.Key]
+		rs[j] = m.rt.prime(f, miss.k, run[K, V]{batched: true, Course: miss.start})
 	}
 	m.rt.drive(rs)
 }

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"regexp"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -353,101 +352,5 @@ func TestRedisDownMeansTheBatchLoaderAnswers(t *testing.T) {
 	require.ErrorContains(t, rows.Invalidate(t.Context(), 8, 9), "invalidate row:8, row:9")
 	require.EqualValues(t, 3, cache.Stats().PendingInvalidations)
 	require.NoError(t, server.Start())
-	require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 5*time.Millisecond)
-}
-
-// TestAHungRedisCostsOneBudget counts the round trips that calls for several chunks
-// wait for: once Redis has not answered, there is nothing to wait for again. GetMany
-// has two of them under way at a time.
-func TestAHungRedisCostsOneBudget(t *testing.T) {
-	for name, call := range map[string]func(*testing.T, *readthrough.ReadThrough[int, int]){
-		"GetMany": func(t *testing.T, rows *readthrough.ReadThrough[int, int]) {
-			ids := upTo(0, 4000)
-			results, err := rows.GetMany(t.Context(), ids)
-			require.NoError(t, err)
-			require.Equal(t, squaresOf(ids), results)
-		},
-		"SetMany": func(t *testing.T, rows *readthrough.ReadThrough[int, int]) {
-			require.ErrorContains(t, rows.SetMany(t.Context(), slices.All(make([]int, 4000))), "row:0, row:1, ")
-		},
-		"Invalidate": func(t *testing.T, rows *readthrough.ReadThrough[int, int]) {
-			require.ErrorContains(t, rows.Invalidate(t.Context(), upTo(0, 4000)...), "row:0, row:1, ")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			server := redistest.Start(t)
-			client := server.Client(func(o *redis.Options) { o.MaxRetries = -1 })
-			sent := &chunkLog{first: make(map[string]bool)}
-			client.AddHook(sent)
-			cache := fleet(t, 1, func() redis.UniversalClient { return client }, readthrough.WithRedisTimeout(200*time.Millisecond))[0]
-			rows := (&squares{}).wrap(t, cache)
-			server.Pause()
-			call(t, rows)
-			chunks := sent.chunks()
-			server.Resume()
-			want := []string{"row:0"}
-			if name == "GetMany" {
-				want = append(want, "row:500")
-			}
-			require.ElementsMatch(t, want, chunks, "the chunks that were sent, by their first keys")
-			require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 5*time.Millisecond)
-		})
-	}
-}
-
-// chunkLog remembers the pipelines about many keys by the first of them, so that a
-// chunk that is sent again in the background counts once.
-type chunkLog struct {
-	redistest.TripCounter
-	mu    sync.Mutex
-	first map[string]bool
-}
-
-var rowKey = regexp.MustCompile(`row:\d+`)
-
-func (l *chunkLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-func (l *chunkLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		l.mu.Lock()
-		if len(cmds) > 100 {
-			l.first[rowKey.FindString(fmt.Sprintln(cmds[0].Args()...))] = true
-		}
-		l.mu.Unlock()
-		return next(ctx, cmds)
-	}
-}
-
-func (l *chunkLog) chunks() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Sorted(maps.Keys(l.first))
-}
-
-func TestErrorsNameTheKeysOfTheNodeThatIsDown(t *testing.T) {
-	cluster := redistest.StartCluster(t, 3, 0)
-	cache := fleet(t, 1, func() redis.UniversalClient {
-		return cluster.Client(func(o *redis.ClusterOptions) { o.MaxRedirects = -1; o.MaxRetries = -1; o.DialerRetries = 1 })
-	}, readthrough.WithBreaker(1000, time.Second))[0]
-	rows := (&squares{}).wrap(t, cache)
-	ids := upTo(0, 9) // as many as an error names
-	_, err := rows.GetMany(t.Context(), ids)
-	require.NoError(t, err)
-	there, err := cluster.Masters()[0].Client().Keys(t.Context(), "*").Result()
-	require.NoError(t, err)
-	require.NotEmpty(t, there)
-	cluster.Masters()[0].Kill()
-
-	before := rows.Stats()
-	results, err := rows.GetMany(t.Context(), ids)
-	require.NoError(t, err)
-	require.Equal(t, squaresOf(ids), results, "whatever Redis answers")
-	require.EqualValues(t, len(ids)-len(there), rows.Stats().Hits-before.Hits, "the other nodes' keys are hits")
-	require.EqualValues(t, len(there), rows.Stats().Loads-before.Loads)
-	err = rows.Invalidate(t.Context(), ids...)
-	for _, key := range there {
-		require.ErrorContains(t, err, key)
-	}
-	cluster.Masters()[0].Restart()
 	require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 5*time.Millisecond)
 }

@@ -165,7 +165,8 @@ func (c *Cache) spawnOrRun(wg *sync.WaitGroup, f func()) {
 }
 
 // sideBySide calls f with all of xs, up to size at a time, in up to n calls at a
-// time, and returns when all have.
+// time, and returns when all have. If there are several, they run on goroutines of
+// their own: what f does must not panic.
 func sideBySide[T any](c *Cache, xs []T, size, n int, f func([]T)) {
 	if len(xs) <= size {
 		f(xs)

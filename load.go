@@ -67,7 +67,8 @@ func (rt *ReadThrough[K, V]) unpack(o outcome[V], first bool) (V, error) {
 // errLoadTimeout tells the end of WithLoadTimeout from a deadline of the loader's own.
 var errLoadTimeout = errors.New("readthrough: load timeout")
 
-// turns are the loads that WithLoadLimit lets run at a time: nil for no limit.
+// turns are those of what may run at a time, for one thing the loads of
+// WithLoadLimit: nil for no limit.
 type turns chan struct{}
 
 // full reports whether a load would have to wait.

@@ -90,7 +90,9 @@ func warmBatches(e *Env, client func() redis.UniversalClient, keys int, all bool
 		rocks := rockscache.NewClient(client(), rockscache.NewDefaultOptions())
 		theirs := keysOf(peers.RockscacheWeak, keys)
 		ops[mget] = func() error { return readMGet(raw, plain) }
-		ops[singleGets] = func() error { return single(own, 16, func(key string) error { return read(context.Background(), ours.Ours, key) }) }
+		ops[singleGets] = func() error {
+			return single(own, 16, func(key string) error { return read(context.Background(), ours.Ours, key) })
+		}
 		ops[singleRaw] = func() error { return single(plain, 16, func(key string) error { return readRaw(raw, key) }) }
 		ops[fetchBatch] = func() error { return readFetchBatch(rocks, theirs, &loads, &batches) }
 		names = append(names, mget, singleGets, singleRaw, fetchBatch)
@@ -160,13 +162,13 @@ func (b *batchPeer) getMany(keys []string) error {
 }
 
 // single reads the keys one by one, on some goroutines.
-func single(keys []string, goroutines int, read func(key string) error) error {
+func single(keys []string, goroutines int, one func(key string) error) error {
 	var wg sync.WaitGroup
 	errs := make([]error, goroutines)
 	for g := range goroutines {
 		wg.Go(func() { // ends with its share of the keys
 			for i := g; i < len(keys) && errs[g] == nil; i += goroutines {
-				errs[g] = read(keys[i])
+				errs[g] = one(keys[i])
 			}
 		})
 	}

@@ -43,7 +43,7 @@ func coldBatches(e *Env) (t Table, targets []Target, lost []string, err error) {
 				return t, nil, nil, fmt.Errorf("%s: %w", name, err)
 			}
 			b.took, b.trips = time.Since(began), trips.Load()
-			if round > 0 { // the first teaches Redis the scripts
+			if round > 0 { // the first opens connections
 				seen[name] = append(seen[name], b)
 			}
 		}

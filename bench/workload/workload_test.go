@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -125,4 +126,12 @@ func TestProfile(t *testing.T) {
 	assert.Equal(t, "all", total[0])
 	assert.NotEqual(t, "0.00", total[1], "no sample was taken")
 	assert.NotEqual(t, "0.00", column(t, table, "GET+msgpack")["system calls, network"], "nothing was sent")
+}
+
+// The values were computed by hand: load + load*exp(a)*E1(a), with a = calls*exp(-ttl/load).
+func TestLoadsByTheFormulaOfXFetch(t *testing.T) {
+	const load = 200 * time.Millisecond
+	assert.InDelta(t, 3.37, xfetchLoads(time.Second, load), 0.01)
+	assert.InDelta(t, 1.14, xfetchLoads(8*time.Second, load), 0.01)
+	assert.InDelta(t, 1.175, xfetchLead(load).Seconds(), 0.001)
 }

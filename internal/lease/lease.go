@@ -118,9 +118,9 @@ func (a *acquire) answer() Acquired {
 		return Acquired{Held: err == nil}
 	}
 	for _, get := range []*redis.StringCmd{a.entry, a.holder} {
-		var reply redis.Error
-		if err := get.Err(); err != nil && !errors.As(err, &reply) {
-			return Acquired{Err: err} // the connection was lost in between
+		err := get.Err()
+		if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "WRONGTYPE") {
+			return Acquired{Err: err} // the connection was lost in between, say
 		}
 	}
 	var r Acquired

@@ -158,7 +158,9 @@ func (m *Mux) send(w *worker, t *trip) {
 		}
 		t.gets[i] = get
 	}
-	_, _ = pipe.Exec(ctx) // each command keeps its own error
+	if cmds, err := pipe.Exec(ctx); err != nil {
+		blame(cmds, err)
+	}
 }
 
 // arrive releases the callers of t, and returns the next trip if some callers are
@@ -303,6 +305,19 @@ func (m *Mux) giveUp(t *trip) {
 		c.timeOut()
 	}
 	t.cancel()
+}
+
+// blame gives the error of a pipeline to its commands if none has one of its own: a
+// hook of the client's has not sent them.
+func blame(cmds []redis.Cmder, err error) {
+	for _, cmd := range cmds {
+		if cmd.Err() != nil {
+			return
+		}
+	}
+	for _, cmd := range cmds {
+		cmd.SetErr(err)
+	}
 }
 
 // failure is the error of a round trip that has brought a call no answer at all. On a
