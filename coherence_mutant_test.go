@@ -28,10 +28,10 @@ type edit struct{ file, old, new string }
 
 var mutants = []mutant{
 	{"join rule off: an entry that was found is for those who came after it was asked for, too", []edit{
-		{"run.go", "before = r.sent", "before = flight.Everyone"},
+		{"settle.go", "before = r.sent", "before = flight.Everyone"},
 	}},
 	{"join rule off: an accepted fill is for those who came after it was sent, too", []edit{
-		{"run.go", "before = r.sent", "if before = r.sent; r.fill.bytes != nil { before = flight.Everyone }"},
+		{"settle.go", "before = r.sent", "if before = r.sent; r.fill.bytes != nil { before = flight.Everyone }"},
 		{"internal/flight/flight.go", "f.now++\n\tf.unlist()", "f.now++"}, // else nobody can come then
 	}},
 	{"join rule off: a refused fill is for those who came during the load, too", []edit{
