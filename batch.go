@@ -11,6 +11,7 @@ import (
 
 	"github.com/readthrough-go/readthrough/internal/flight"
 	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
 // Result is one key's answer in GetMany and Each.
@@ -60,8 +61,6 @@ type many[K, V any] struct {
 	infos    []Info
 	firstAt  []int // where the key is in keys for the first time
 	found    []lookup[V]
-	began    time.Time // of the lookup
-	misses   map[string]miss[K]
 	down     atomic.Pointer[error] // Redis could not be asked
 	missed   []int                 // those whose results are to be awaited
 	panicked any
@@ -109,15 +108,16 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 	if len(gets) == 0 {
 		return
 	}
-	m.began = time.Now()
-	parts := (len(gets)-1)/maxLookups + 1
-	sideBySide(m.rt.cache, gets, (len(gets)-1)/parts+1, maxReaders, func(some []get) { m.ask(ctx, some) })
+	// As much as a pipeline holds, and as many as can be under way.
+	parts := (len(gets)-1)/mux.MaxCommands + 1
+	began := time.Now()
+	sideBySide(m.rt.cache, gets, (len(gets)-1)/parts+1, mux.MaxPipelines, func(some []get) { m.ask(ctx, some, began) })
 }
 
 // ask looks up some of the keys in one round trip. One wait for Redis is enough: it
 // is not asked for the parts that follow one without an answer, or that follow the
 // budget when a node of a cluster has failed.
-func (m *many[K, V]) ask(ctx context.Context, gets []get) {
+func (m *many[K, V]) ask(ctx context.Context, gets []get, began time.Time) {
 	down := m.down.Load()
 	if down == nil {
 		cmds := make([]redis.Cmder, len(gets))
@@ -144,7 +144,7 @@ func (m *many[K, V]) ask(ctx context.Context, gets []get) {
 			lost = found.failed
 		}
 	}
-	if down == nil && lost != nil && time.Since(m.began) > m.rt.cache.settings.redisTimeout {
+	if down == nil && lost != nil && time.Since(began) > m.rt.cache.settings.redisTimeout {
 		m.down.Store(&lost)
 	}
 }
@@ -180,13 +180,14 @@ func (m *many[K, V]) await(ctx context.Context) {
 		return
 	}
 	keys := make([]string, len(m.missed))
-	m.misses = make(map[string]miss[K], len(m.missed))
+	misses := make(map[string]miss[K], len(m.missed))
 	for j, i := range m.missed {
 		keys[j] = m.keys[i]
-		m.misses[keys[j]] = miss[K]{m.ks[m.firstAt[i]], courseAfter(&m.found[i])}
+		misses[keys[j]] = miss[K]{m.ks[m.firstAt[i]], courseAfter(&m.found[i])}
 	}
 	began := time.Now()
-	seats := m.rt.flights.JoinMany(ctx, keys, m.run)
+	rt := m.rt // the flights keep that, and nothing else of this call
+	seats := rt.flights.JoinMany(ctx, keys, func(begun []*flight.Flight[outcome[V]]) { rt.runMisses(begun, misses) })
 	for j, i := range m.missed {
 		if seats == nil {
 			m.results[i] = Result[V]{Err: ErrClosed}
@@ -206,14 +207,14 @@ func (m *many[K, V]) land(ctx context.Context, i int, seat *flight.Seat[outcome[
 	m.results[i] = Result[V]{value, err}
 }
 
-// run takes the flights that this call has begun to their end.
-func (m *many[K, V]) run(begun []*flight.Flight[outcome[V]]) {
+// runMisses takes the flights that a GetMany has begun to their end.
+func (rt *ReadThrough[K, V]) runMisses(begun []*flight.Flight[outcome[V]], misses map[string]miss[K]) {
 	rs := make([]*run[K, V], len(begun))
 	for j, f := range begun {
-		miss := m.misses[f.Key]
-		rs[j] = m.rt.prime(f, miss.k, run[K, V]{batched: true, Course: miss.start})
+		miss := misses[f.Key]
+		rs[j] = rt.prime(f, miss.k, run[K, V]{batched: true, Course: miss.start})
 	}
-	m.rt.drive(rs)
+	rt.drive(rs)
 }
 
 // own answers the i-th key as its first, but with a value of its own.

@@ -62,14 +62,12 @@ func TestAHungRedisCostsOneBudget(t *testing.T) {
 // chunkLog remembers the pipelines about many keys by the first of them, so that a
 // chunk that is sent again in the background counts once.
 type chunkLog struct {
-	redistest.TripCounter
+	pipelineCounter
 	mu    sync.Mutex
 	first map[string]bool
 }
 
 var rowKey = regexp.MustCompile(`row:\d+`)
-
-func (l *chunkLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
 func (l *chunkLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
@@ -152,9 +150,7 @@ func TestANodeThatIsDownCostsAboutOneBudget(t *testing.T) {
 	require.NoError(t, err)
 	before := rows.Stats()
 	client.AddHook(&slowNode{pipelineCounter{redistest.TripCounter{Trips: &trips}}, budget * 6 / 10})
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	results, err := rows.GetMany(ctx, ids)
+	results, err := rows.GetMany(t.Context(), ids)
 	require.NoError(t, err)
 	require.Equal(t, squaresOf(ids), results)
 	require.EqualValues(t, 4*450, rows.Stats().Hits-before.Hits, "of those that were asked for, but for those of the node")
@@ -164,7 +160,7 @@ func TestANodeThatIsDownCostsAboutOneBudget(t *testing.T) {
 
 // refusing is a hook that refuses pipelines without giving their commands an error, as a limiter may.
 type refusing struct {
-	redistest.TripCounter
+	pipelineCounter
 	over atomic.Bool
 }
 
@@ -183,7 +179,7 @@ func TestAPipelineThatAHookRefusesIsNotTakenForAnswered(t *testing.T) {
 	rows := (&squares{}).wrap(t, cache)
 	_, err := rows.GetMany(t.Context(), []int{1})
 	require.NoError(t, err)
-	hook := &refusing{TripCounter: redistest.TripCounter{Trips: new(atomic.Int64)}}
+	hook := new(refusing)
 	client.AddHook(hook)
 	require.ErrorIs(t, rows.Invalidate(t.Context(), 1), errNode)
 	results, err := rows.GetMany(t.Context(), []int{1, 2})

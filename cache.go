@@ -27,10 +27,6 @@ var (
 const (
 	// maxKeys is how many keys of a call for many are dealt with at a time.
 	maxKeys = 1000
-	// maxLookups is how many keys a GetMany asks for in one round trip, and
-	// maxReaders how many of those it makes at a time: what one pipeline holds and
-	// how many are under way (package mux).
-	maxLookups, maxReaders = 512, 2
 	// closeTimeout is how long Close waits for what is under way.
 	closeTimeout = 5 * time.Second
 )

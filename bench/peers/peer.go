@@ -2,9 +2,8 @@
 // one interface, each used as its own documentation does.
 //
 // Those that use go-redis have a client of their own with default options (but for
-// readthrough's own Open), and all
-// but go-redis/cache, which brings its own, and rockscache, which stores strings,
-// decode with the same msgpack.
+// readthrough's own Open), and all but go-redis/cache, which brings its own, and
+// rockscache, which stores strings, decode with the same msgpack.
 package peers
 
 import (

@@ -49,8 +49,8 @@ func Freshness(e *Env) (*Section, error) {
 		Text: fmt.Sprintf("%d processes together read one key 1,000 times a second for %d TTLs; the loader takes %v. The two modes that refresh run at the same time, the one without after them. No call waits for "+
 			"the one before. The first load, right before all others, and the calls of a short rehearsal are not counted. Jitter is off, as there is one key. The more callers there are, the earlier "+
 			"XFetch (WithEarlyRefresh(1)) refreshes: by its formula, here %.2f s before the end of a long TTL, on average. It is for TTLs that are much longer than that. How late calls begin shows "+
-			"what the machine itself adds: 9 processes share its processors.",
-			fleetSize, e.Lifetimes, e.LoadTime, xfetchLead(e.LoadTime).Seconds()),
+			"what the machine itself adds: %d processes share its processors.",
+			fleetSize, e.Lifetimes, e.LoadTime, xfetchLead(e.LoadTime).Seconds(), 2*fleetSize+1),
 	}
 	t := Table{Columns: []string{"", "TTL", "calls", "median", "p99", "worst", "calls over 20 ms", "a call begins too late by, at worst", "loads per TTL", "calls failed"}}
 	for i, ttl := range e.TTLs {

@@ -25,11 +25,11 @@ import (
 )
 
 const (
-	// maxPipelines is how many pipelines are under way at a time: one is being
+	// MaxPipelines is how many pipelines are under way at a time: one is being
 	// answered while the next is being sent.
-	maxPipelines = 2
-	// maxCommands bounds one pipeline, so that no caller waits for too many others.
-	maxCommands = 512
+	MaxPipelines = 2
+	// MaxCommands bounds one pipeline, so that no caller waits for too many others.
+	MaxCommands = 512
 	// maxBytes bounds what one pipeline carries to Redis, for the same reason.
 	maxBytes = 1 << 20
 	// maxStuck bounds the round trips that nobody waits for any more but that
@@ -216,10 +216,10 @@ func (m *Mux) submit(c *call) error {
 		t := newTrip(c)
 		t.probe, t.solo = probe, true
 		m.dispatch(t)
-	case m.busy < maxPipelines && m.prompt && c.ctx.Done() == nil:
+	case m.busy < MaxPipelines && m.prompt && c.ctx.Done() == nil:
 		// Nothing can call this caller away: it saves the way to a worker and back.
 		c.ride = m.board(newTrip(c))
-	case m.busy < maxPipelines:
+	case m.busy < MaxPipelines:
 		m.dispatch(newTrip(c))
 	default:
 		c.since = time.Now()
@@ -275,7 +275,7 @@ func (m *Mux) sweep() {
 			t.leaveBehind(late)
 		}
 	}
-	for m.busy < maxPipelines {
+	for m.busy < MaxPipelines {
 		t := m.embark()
 		if t == nil {
 			break

@@ -205,7 +205,7 @@ func (m *Mux) rest(w *worker, t *trip) bool {
 	if !t.solo {
 		m.busy--
 	}
-	if m.closed || len(m.idle) >= maxPipelines {
+	if m.closed || len(m.idle) >= MaxPipelines {
 		return false
 	}
 	m.idle = append(m.idle, w)
@@ -215,11 +215,11 @@ func (m *Mux) rest(w *worker, t *trip) bool {
 // embark takes those who leave next from the queue: nil if nobody waits. The
 // Mux's lock is held.
 func (m *Mux) embark() *trip {
-	t := &trip{calls: make([]*call, 0, min(len(m.queue), maxCommands))}
+	t := &trip{calls: make([]*call, 0, min(len(m.queue), MaxCommands))}
 	size, commands, looked := 0, 0, 0
 	for _, c := range m.queue {
 		n := max(1, len(c.cmds))
-		if len(t.calls) > 0 && (size+c.size > maxBytes || commands+n > maxCommands) {
+		if len(t.calls) > 0 && (size+c.size > maxBytes || commands+n > MaxCommands) {
 			break
 		}
 		looked++
