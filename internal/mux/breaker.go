@@ -2,130 +2,74 @@ package mux
 
 import (
 	"errors"
-	"strings"
-	"sync"
 	"sync/atomic"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/sony/gobreaker/v2"
 )
 
-// breaker wraps gobreaker so that a healthy Redis costs nothing: the breaker
-// proper is consulted only from the first failure until the success that makes
-// up for it.
+// breaker wraps gobreaker's so that a healthy Redis costs nothing: the circuit, which takes a lock,
+// is consulted only from the first failure until the next success.
 type breaker struct {
-	proper   *gobreaker.TwoStepCircuitBreaker[struct{}]
-	troubled atomic.Bool // some round trip has failed since the last success
-	open     atomic.Bool
-	onState  func(open bool)
-
-	mu      sync.Mutex
-	untold  []bool // changes of open that onState has not been told
-	telling bool
-	tellers sync.WaitGroup
+	circuit  *gobreaker.TwoStepCircuitBreaker[struct{}]
+	failing  atomic.Bool // the last round trip that was reported has failed
+	open     atomic.Bool // the circuit is open, or half-open: it waits for a probe
+	notifier notifier
 }
 
 func newBreaker(cfg Config) *breaker {
-	b := &breaker{onState: cfg.OnState}
-	b.proper = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests: 1,
+	b := &breaker{notifier: notifier{onState: cfg.OnState}}
+	b.circuit = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests: 1, // one probe at a time
 		Timeout:     cfg.OpenFor,
 		ReadyToTrip: func(counts gobreaker.Counts) bool {
 			return counts.ConsecutiveFailures >= uint32(cfg.Failures)
 		},
-		IsExcluded: func(err error) bool { return errors.Is(err, errNoVerdict) },
-		OnStateChange: func(_ string, from, to gobreaker.State) {
+		IsExcluded: func(err error) bool { return errors.Is(err, errUnknown) },
+		OnStateChange: func(_ string, _, to gobreaker.State) {
 			open := to != gobreaker.StateClosed
-			if b.open.Swap(open) != open && b.onState != nil {
-				b.changed(open)
+			if b.open.Swap(open) != open {
+				b.notifier.notify(open)
 			}
 		},
 	})
 	return b
 }
 
-// errNoVerdict is reported for a round trip that says nothing of Redis.
-var errNoVerdict = errors.New("no verdict")
+// errUnknown is reported for a probe that was never sent: it says nothing of Redis.
+var errUnknown = errors.New("outcome unknown")
 
-// probe is the one round trip that may find out whether Redis is back.
+// probe is the permission to make the one round trip that finds out whether Redis is back. The
+// circuit admits no other until report is called.
 type probe struct{ report func(error) }
 
-// withdraw gives the permission back for another to use. A nil probe is no probe.
+// withdraw gives the permission back, for another caller to use. A nil probe has none to give.
 func (p *probe) withdraw() {
 	if p != nil {
-		p.report(errNoVerdict)
+		p.report(errUnknown)
 	}
 }
 
-// admit says whether a call may be sent. While the breaker is open the answer is
-// ErrOpen, but for one caller each openFor, who gets a probe.
+// admit returns ErrOpen if nothing may be sent. While the breaker is open it lets one caller
+// through in each OpenFor, and gives it a probe.
 func (b *breaker) admit() (*probe, error) {
 	if !b.open.Load() {
 		return nil, nil
 	}
-	report, err := b.proper.Allow()
+	report, err := b.circuit.Allow()
 	if err != nil {
 		return nil, ErrOpen
 	}
 	return &probe{report}, nil
 }
 
-// report tells the breaker how the round trip of an ordinary call ended.
+// report tells the breaker how a round trip that is no probe has ended.
 func (b *breaker) report(err error) {
-	if err == nil && !b.troubled.Load() {
+	if err == nil && !b.failing.Load() {
 		return
 	}
-	b.troubled.Store(err != nil)
-	// Refused: the breaker opened while the round trip was under way.
-	if report, refused := b.proper.Allow(); refused == nil {
+	b.failing.Store(err != nil)
+	// The circuit refuses if it has opened while the round trip was under way.
+	if report, refused := b.circuit.Allow(); refused == nil {
 		report(err)
 	}
-}
-
-// changed has onState told, on a goroutine of its own: what listens may take its
-// time, or ask the cache something, and must not hold a round trip up.
-func (b *breaker) changed(open bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.untold = append(b.untold, open)
-	if !b.telling {
-		b.telling = true
-		b.tellers.Go(b.tell) // ends when all is told; Close waits for it
-	}
-}
-
-// tell tells onState what has changed, in order and with no lock held.
-func (b *breaker) tell() {
-	for {
-		b.mu.Lock()
-		untold := b.untold
-		b.untold = nil
-		b.telling = len(untold) > 0
-		b.mu.Unlock()
-		if len(untold) == 0 {
-			return
-		}
-		for _, open := range untold {
-			b.onState(open)
-		}
-	}
-}
-
-// verdict tells a failed round trip from a reply that its caller may not like:
-// whatever Redis answers, it has answered, but for the answers that say that it
-// cannot serve at present.
-func verdict(err error) error {
-	if err == nil {
-		return nil
-	}
-	var reply redis.Error
-	if !errors.As(err, &reply) {
-		return err
-	}
-	for _, prefix := range []string{"LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "READONLY ", "NOAUTH ", "TRYAGAIN "} {
-		if strings.HasPrefix(reply.Error(), prefix) {
-			return err
-		}
-	}
-	return nil
 }

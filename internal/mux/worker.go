@@ -1,0 +1,71 @@
+package mux
+
+import (
+	"context"
+	"sync"
+)
+
+// worker is a goroutine that makes one round trip after the other. It keeps its stack, grown to
+// what go-redis needs, from one to the next.
+type worker struct {
+	pipelines chan *pipeline // has room for one, so that handing a pipeline over never blocks
+	// ctx is the parent of the contexts of the worker's round trips, made once to save each of them
+	// one. It is cancelled when a round trip times out, after which the worker takes no other.
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// workerPool keeps workers between round trips.
+type workerPool struct {
+	idle  []*worker      // guarded by Mux.mu
+	alive sync.WaitGroup // of all workers, idle ones included, and of callers that send in person
+}
+
+// acquireWorker returns an idle worker, or a new one. m.mu is held.
+func (m *Mux) acquireWorker() *worker {
+	if n := len(m.workers.idle); n > 0 {
+		// The last to become idle is the one whose caches are warm.
+		wk := m.workers.idle[n-1]
+		m.workers.idle = m.workers.idle[:n-1]
+		return wk
+	}
+	wk := &worker{pipelines: make(chan *pipeline, 1)}
+	wk.ctx, wk.cancel = context.WithCancel(context.Background())
+	m.workers.alive.Add(1)
+	go m.work(wk) // ends when finish does not keep wk, or at Close, which waits for it
+	return wk
+}
+
+// keepIdle keeps wk for another pipeline, and reports whether it did: a closed Mux needs no
+// workers, and an open one no more than it has slots. Mux.mu is held.
+func (p *workerPool) keepIdle(wk *worker, closed bool) bool {
+	if closed || len(p.idle) >= MaxPipelines {
+		return false
+	}
+	p.idle = append(p.idle, wk)
+	return true
+}
+
+// dismissIdle ends the workers that have nothing to do. Mux.mu is held.
+func (p *workerPool) dismissIdle() {
+	for _, wk := range p.idle {
+		close(wk.pipelines)
+	}
+	p.idle = nil
+}
+
+// work makes the round trips of the pipelines that wk is handed and, after each, of those that the
+// queue holds for it.
+func (m *Mux) work(wk *worker) {
+	defer m.workers.alive.Done()
+	defer wk.cancel()
+	for p := range wk.pipelines {
+		for p != nil {
+			p.exec(m.client, m.timeout)
+			var keep bool
+			if p, keep = m.finish(p); !keep {
+				return
+			}
+		}
+	}
+}
