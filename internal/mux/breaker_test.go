@@ -11,72 +11,20 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
-const openFor = 10 * time.Second
-
-// touchy is a Mux whose breaker opens at the third failure.
-var touchy = mux.Config{Timeout: time.Minute, Failures: 3, OpenFor: openFor}
-
-// meet makes one round trip that ends as a says.
-func (r *rig) meet(t *testing.T, a answer) {
-	t.Helper()
-	c := r.get(r.ctx, "k")
-	trips := r.underWay()
-	require.NotEmpty(t, trips, "nothing was sent")
-	trips[len(trips)-1].answer(a)
-	<-c.done
-}
-
-// trip opens the breaker of a touchy Mux.
-func (r *rig) trip(t *testing.T) {
-	t.Helper()
-	for range touchy.Failures {
-		r.meet(t, failing(errConn))
-	}
-	r.requireOpen(t)
-}
-
-func (r *rig) requireOpen(t *testing.T) {
-	t.Helper()
-	before := r.count()
-	r.get(r.ctx, "k").requireErr(t, mux.ErrOpen)
-	require.ErrorIs(t, r.Do(r.ctx, set("k", "1")), mux.ErrOpen)
-	require.Equal(t, before, r.count(), "nothing is sent")
-}
-
-// requireClosed looks at the breaker with round trips that end well.
-func (r *rig) requireClosed(t *testing.T) {
-	t.Helper()
-	require.Empty(t, r.underWay())
-	r.requireRoomForTwo(t)
-}
-
-// requireRoomForTwo has two Gets sent at once, and answered.
-func (r *rig) requireRoomForTwo(t *testing.T) {
-	t.Helper()
-	before := len(r.underWay())
-	a, b := r.get(r.ctx, "a"), r.get(r.ctx, "b")
-	trips := r.underWay()
-	require.Len(t, trips, before+2, "both are sent at once")
-	trips[before].answer(served)
-	trips[before+1].answer(served)
-	a.requireValue(t, "a")
-	b.requireValue(t, "b")
-}
-
-func TestTheBreakerOpensAfterFailuresInARow(t *testing.T) {
+func TestBreaker_OpensAfterFailuresInARow(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
-		r.meet(t, failing(errConn))
-		r.meet(t, failing(errConn))
-		r.meet(t, served) // makes up for them
-		r.meet(t, failing(errConn))
-		r.meet(t, failing(errConn))
+		r.roundTrip(t, failing(errConn))
+		r.roundTrip(t, failing(errConn))
+		r.roundTrip(t, served) // makes up for them
+		r.roundTrip(t, failing(errConn))
+		r.roundTrip(t, failing(errConn))
 		require.Equal(t, 5, r.count(), "still closed")
-		r.meet(t, failing(errConn))
+		r.roundTrip(t, failing(errConn))
 		r.requireOpen(t)
 	})
 }
 
-func TestTimeoutsOpenTheBreaker(t *testing.T) {
+func TestBreaker_OpensAfterTimeouts(t *testing.T) {
 	cfg := touchy
 	cfg.Timeout = timeout
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
@@ -87,22 +35,22 @@ func TestTimeoutsOpenTheBreaker(t *testing.T) {
 	})
 }
 
-func TestALateAnswerSaysNothingOfRedis(t *testing.T) {
+func TestBreaker_IgnoresALateAnswer(t *testing.T) {
 	cfg := touchy
 	cfg.Timeout = timeout
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
 		r.get(r.ctx, "k").requireTimeout(t)
 		late := r.underWay()[0]
-		r.meet(t, failing(errConn))
+		r.roundTrip(t, failing(errConn))
 		late.answer(served)
-		r.meet(t, failing(errConn))
+		r.roundTrip(t, failing(errConn))
 		r.requireOpen(t)
 	})
 }
 
-func TestOneProbeFindsOutWhetherRedisIsBack(t *testing.T) {
+func TestBreaker_SendsOneProbeAtATime(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
-		r.trip(t)
+		r.openBreaker(t)
 		time.Sleep(openFor + 1)
 		probe := r.get(r.ctx, "probe")
 		require.Equal(t, [][]string{{"get probe"}}, r.asked())
@@ -120,11 +68,11 @@ func TestOneProbeFindsOutWhetherRedisIsBack(t *testing.T) {
 	})
 }
 
-func TestAProbeThatHangsKeepsTheBreakerOpen(t *testing.T) {
+func TestBreaker_StaysOpenWhileAProbeHangs(t *testing.T) {
 	cfg := touchy
 	cfg.Timeout = timeout
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
-		r.trip(t)
+		r.openBreaker(t)
 		time.Sleep(openFor + 1)
 		r.get(r.ctx, "probe").requireTimeout(t)
 		r.requireOpen(t)
@@ -133,9 +81,9 @@ func TestAProbeThatHangsKeepsTheBreakerOpen(t *testing.T) {
 	})
 }
 
-func TestAProbeGoesOnForTheOthersWhenItsCallerLeaves(t *testing.T) {
+func TestBreaker_KeepsTheProbeOfACallerWhoLeaves(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
-		r.trip(t)
+		r.openBreaker(t)
 		time.Sleep(openFor + 1)
 		ctx, cancel := context.WithCancel(r.ctx)
 		leaver := r.get(ctx, "probe")
@@ -146,7 +94,7 @@ func TestAProbeGoesOnForTheOthersWhenItsCallerLeaves(t *testing.T) {
 	})
 }
 
-func TestCallersWhoLeaveAreNoFailure(t *testing.T) {
+func TestBreaker_DoesNotCountCallersWhoLeave(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
 		for range 2 * touchy.Failures {
 			ctx, cancel := context.WithCancel(r.ctx)
@@ -159,11 +107,11 @@ func TestCallersWhoLeaveAreNoFailure(t *testing.T) {
 	})
 }
 
-func TestAPipelineOfWhichSomethingIsAnsweredIsNoFailure(t *testing.T) {
+func TestBreaker_DoesNotCountAPipelineThatIsAnsweredInPart(t *testing.T) {
 	cfg := touchy
 	cfg.Failures = 1
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
+		first, second := r.fillSlots(t)
 		there, lost := r.get(r.ctx, "there"), r.get(r.ctx, "lost")
 		first.answer(served)
 		r.underWay()[1].answer(func(cmd redis.Cmder) { // as of a cluster with one node down
@@ -179,9 +127,9 @@ func TestAPipelineOfWhichSomethingIsAnsweredIsNoFailure(t *testing.T) {
 	})
 }
 
-func TestForceIsSentWhileTheBreakerIsOpen(t *testing.T) {
+func TestBreaker_LetsForceThroughWhileOpen(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
-		r.trip(t)
+		r.openBreaker(t)
 		write := set("k", "1")
 		c := r.force(write)
 		require.Equal(t, [][]string{{"set k 1"}}, r.asked())
@@ -202,22 +150,22 @@ func TestForceIsSentWhileTheBreakerIsOpen(t *testing.T) {
 	})
 }
 
-func TestForcedRoundTripsTakeNoPlaceFromOthers(t *testing.T) {
+func TestBreaker_ForcedRoundTripsTakeNoSlot(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
-		r.trip(t)
+		r.openBreaker(t)
 		for range 3 {
 			r.force(set("k", "1"))
 		}
 		time.Sleep(openFor + 1)
-		r.meet(t, served) // the probe closes the breaker
+		r.roundTrip(t, served) // the probe closes the breaker
 		require.Len(t, r.underWay(), 3)
-		r.requireRoomForTwo(t)
+		r.requireBothSlotsFree(t)
 	})
 }
 
-func TestForceIsLikeDoWhileTheBreakerIsClosed(t *testing.T) {
+func TestBreaker_QueuesForceWhileClosed(t *testing.T) {
 	inBubble(t, touchy, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
+		first, second := r.fillSlots(t)
 		c, d := r.force(set("a", "1")), r.do(set("b", "2"))
 		require.Len(t, r.underWay(), 2)
 		first.answer(served)
@@ -229,12 +177,12 @@ func TestForceIsLikeDoWhileTheBreakerIsClosed(t *testing.T) {
 	})
 }
 
-func TestForcedRoundTripsAreBounded(t *testing.T) {
+func TestBreaker_BoundsForcedRoundTrips(t *testing.T) {
 	const bound = 32
 	cfg := touchy
 	cfg.Timeout = timeout
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
-		r.trip(t)
+		r.openBreaker(t)
 		var stuck []*caller
 		for range bound {
 			stuck = append(stuck, r.force(set("k", "1")))

@@ -8,4 +8,6 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(redistest.Redialer)) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(redistest.Redialer))
+}

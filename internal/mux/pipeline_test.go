@@ -10,25 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestACallerWhoFindsAPipelineFreeIsSentAtOnce(t *testing.T) {
+func TestMux_QueuedCallersShareAPipeline(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
-		c := r.get(r.ctx, "a")
-		require.Equal(t, [][]string{{"get a"}}, r.asked())
-		r.underWay()[0].answer(served)
-		c.requireValue(t, "a")
-
-		cmd := set("a", "1")
-		c = r.do(cmd)
-		require.Equal(t, [][]string{{"set a 1"}}, r.asked())
-		r.underWay()[0].answer(served)
-		c.requireErr(t, nil)
-		require.Equal(t, "OK", cmd.Val())
-	})
-}
-
-func TestCallersWhoQueueLeaveTogether(t *testing.T) {
-	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
+		first, second := r.fillSlots(t)
 		a, write, read, b := r.get(r.ctx, "a"), set("x", "1"), get("x"), r.get(r.ctx, "b")
 		both := r.do(write, read)
 		require.Equal(t, [][]string{{"get first"}, {"get second"}}, r.asked(), "two under way and no more")
@@ -47,9 +31,9 @@ func TestCallersWhoQueueLeaveTogether(t *testing.T) {
 	})
 }
 
-func TestIdenticalKeysInOnePipelineAreAskedOnce(t *testing.T) {
+func TestMux_AsksForIdenticalKeysOnceInAPipeline(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, _ := r.fill(t)
+		first, _ := r.fillSlots(t)
 		var same []*caller
 		for range 10 {
 			same = append(same, r.get(r.ctx, "same"))
@@ -66,7 +50,7 @@ func TestIdenticalKeysInOnePipelineAreAskedOnce(t *testing.T) {
 	})
 }
 
-func TestAGetIsNotSharedWithThoseWhoComeAfterItWasSent(t *testing.T) {
+func TestMux_DoesNotShareAGetThatWasSentBefore(t *testing.T) {
 	says := func(value string) answer {
 		return func(cmd redis.Cmder) { cmd.(*redis.StringCmd).SetVal(value) }
 	}
@@ -89,7 +73,8 @@ func TestAGetIsNotSharedWithThoseWhoComeAfterItWasSent(t *testing.T) {
 	})
 }
 
-func TestOnePipelineIsBounded(t *testing.T) {
+func TestMux_BoundsAPipeline(t *testing.T) {
+	// wide returns a call of n commands, for the keys that begin with number from.
 	wide := func(from, n int) []redis.Cmder {
 		cmds := make([]redis.Cmder, n)
 		for i := range cmds {
@@ -97,30 +82,38 @@ func TestOnePipelineIsBounded(t *testing.T) {
 		}
 		return cmds
 	}
-	repeat := func(n int, call func(i int) []redis.Cmder) (calls [][]redis.Cmder) {
-		for i := range n {
-			calls = append(calls, call(i))
-		}
-		return calls
-	}
 	kib := func(n int) string { return strings.Repeat("x", n<<10) }
+	write := func(value any) []redis.Cmder { return []redis.Cmder{set("k", value)} }
+	var narrow [][]redis.Cmder
+	for i := range 1200 {
+		narrow = append(narrow, wide(i, 1))
+	}
 
 	for name, row := range map[string]struct {
 		calls [][]redis.Cmder
 		want  []int // commands in each pipeline
 	}{
-		"512 commands": {repeat(1200, func(i int) []redis.Cmder { return wide(i, 1) }), []int{512, 512, 176}},
+		"512 commands": {narrow, []int{512, 512, 176}},
 		"512 commands, and the commands of a call stay together": {
-			[][]redis.Cmder{wide(0, 300), wide(300, 212), wide(512, 300), wide(812, 300)}, []int{512, 300, 300},
+			[][]redis.Cmder{wide(0, 300), wide(300, 212), wide(512, 300), wide(812, 300)},
+			[]int{512, 300, 300},
 		},
-		"a call that is longer goes alone": {[][]redis.Cmder{wide(0, 1), wide(1, 600), wide(601, 1)}, []int{1, 600, 1}},
-		"a megabyte of strings":            {repeat(3, func(int) []redis.Cmder { return []redis.Cmder{set("k", kib(500))} }), []int{2, 1}},
-		"a megabyte of bytes":              {repeat(3, func(int) []redis.Cmder { return []redis.Cmder{set("k", []byte(kib(500)))} }), []int{2, 1}},
-		"a call that is larger goes alone": {repeat(2, func(int) []redis.Cmder { return []redis.Cmder{set("k", kib(2000))} }), []int{1, 1}},
+		"a call that is longer goes alone": {
+			[][]redis.Cmder{wide(0, 1), wide(1, 600), wide(601, 1)}, []int{1, 600, 1},
+		},
+		"a megabyte of strings": {
+			[][]redis.Cmder{write(kib(500)), write(kib(500)), write(kib(500))}, []int{2, 1},
+		},
+		"a megabyte of bytes": {
+			[][]redis.Cmder{write([]byte(kib(500))), write([]byte(kib(500))), write([]byte(kib(500)))}, []int{2, 1},
+		},
+		"a call that is larger goes alone": {
+			[][]redis.Cmder{write(kib(2000)), write(kib(2000))}, []int{1, 1},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, patient, func(t *testing.T, r *rig) {
-				first, _ := r.fill(t)
+				first, _ := r.fillSlots(t)
 				var callers []*caller
 				for _, cmds := range row.calls {
 					callers = append(callers, r.do(cmds...))
@@ -142,9 +135,9 @@ func TestOnePipelineIsBounded(t *testing.T) {
 	}
 }
 
-func TestLongKeysOfGetsCountForTheBound(t *testing.T) {
+func TestMux_BoundsAPipelineByTheKeysOfGets(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, _ := r.fill(t)
+		first, _ := r.fillSlots(t)
 		for _, key := range []string{"a", "b", "c"} {
 			r.get(r.ctx, strings.Repeat(key, 500<<10))
 		}
@@ -153,9 +146,9 @@ func TestLongKeysOfGetsCountForTheBound(t *testing.T) {
 	})
 }
 
-func TestEachCallerGetsTheErrorOfItsOwnCommand(t *testing.T) {
+func TestMux_GivesEachCallerTheErrorOfItsOwnCommands(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, _ := r.fill(t)
+		first, _ := r.fillSlots(t)
 		missing, lost, there := r.get(r.ctx, "missing"), r.get(r.ctx, "lost"), r.get(r.ctx, "there")
 		wrong, right := set("wrong", "1"), set("right", "2")
 		pair := r.do(wrong, right)
@@ -190,83 +183,9 @@ func TestEachCallerGetsTheErrorOfItsOwnCommand(t *testing.T) {
 	})
 }
 
-// reply is an error that Redis has answered with.
-type reply string
-
-func (r reply) Error() string { return string(r) }
-func (reply) RedisError()     {}
-
-func TestACancelledCallerIsNotSent(t *testing.T) {
-	inBubble(t, patient, func(t *testing.T, r *rig) {
-		ctx, cancel := context.WithCancel(r.ctx)
-		cancel()
-		r.get(ctx, "a").requireErr(t, context.Canceled)
-		require.ErrorIs(t, r.Do(ctx, set("a", "1")), context.Canceled)
-		require.ErrorIs(t, r.Force(ctx, set("a", "1")), context.Canceled)
-		require.Zero(t, r.count())
-	})
-}
-
-func TestACallerWhoLeavesTheQueueReturnsAtOnceAndHarmsNobody(t *testing.T) {
-	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, _ := r.fill(t)
-		ctx, cancel := context.WithCancel(r.ctx)
-		leaver, sharer := r.get(ctx, "leaver"), r.get(ctx, "shared")
-		stayer, other := r.get(r.ctx, "stayer"), r.get(r.ctx, "shared")
-		cancel()
-		leaver.requireErr(t, context.Canceled)
-		sharer.requireErr(t, context.Canceled)
-		require.False(t, stayer.returned())
-
-		first.answer(served)
-		require.Equal(t, [][]string{{"get second"}, {"get stayer", "get shared"}}, r.asked(), "nothing is asked for the leaver")
-		r.underWay()[1].answer(served)
-		stayer.requireValue(t, "stayer")
-		other.requireValue(t, "shared")
-	})
-}
-
-func TestACallerWhoLeavesAPipelineReturnsAtOnceAndHarmsNobody(t *testing.T) {
-	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, _ := r.fill(t)
-		ctx, cancel := context.WithCancel(r.ctx)
-		leaver, stayer := r.get(ctx, "k"), r.get(r.ctx, "k")
-		write := set("k", "1")
-		writer := r.do(write)
-		first.answer(served)
-		trip := r.underWay()[1]
-		cancel()
-		leaver.requireErr(t, context.Canceled)
-		require.NoError(t, trip.ctx.Err(), "the round trip goes on for the others")
-		require.False(t, stayer.returned())
-
-		trip.answer(served)
-		stayer.requireValue(t, "k")
-		writer.requireErr(t, nil)
-		require.Equal(t, "OK", write.Val())
-	})
-}
-
-func TestAQueueThatEverybodyHasLeftSendsNothing(t *testing.T) {
-	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, _ := r.fill(t)
-		ctx, cancel := context.WithCancel(r.ctx)
-		leaver := r.get(ctx, "leaver")
-		cancel()
-		leaver.requireErr(t, context.Canceled)
-		first.answer(served)
-		require.Equal(t, [][]string{{"get second"}}, r.asked())
-
-		c := r.get(r.ctx, "a") // the place is free again
-		require.Equal(t, [][]string{{"get second"}, {"get a"}}, r.asked())
-		r.underWay()[1].answer(served)
-		c.requireValue(t, "a")
-	})
-}
-
 type traceKey struct{}
 
-func TestHooksSeeTheValuesOfTheCallersContext(t *testing.T) {
+func TestMux_ShowsHooksTheValuesOfTheFirstCallersContext(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
 		r.get(context.WithValue(r.ctx, traceKey{}, "single"), "a")
 		require.Equal(t, "single", r.underWay()[0].ctx.Value(traceKey{}))

@@ -13,15 +13,17 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-const soon = 30 * time.Second // far more than what is waited for takes, even on a busy machine
-
-func TestAHungServerCostsTheTimeout(t *testing.T) {
+func TestMux_WaitsForAHungServerNoLongerThanTheTimeout(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	// The client itself would wait for ever.
-	client := server.Client(func(o *redis.Options) { o.ReadTimeout, o.MaxRetries = -1, -1 })
-	m := mux.New(client, mux.Config{Timeout: 50 * time.Millisecond, Failures: 2, OpenFor: 50 * time.Millisecond})
-	require.Eventually(t, func() bool { return m.Do(t.Context(), set("k", "v")) == nil }, soon, time.Millisecond)
+	client := server.Client(func(o *redis.Options) {
+		o.ReadTimeout = -1 // the client itself would wait for ever
+		o.MaxRetries, o.DialerRetries = -1, 1
+	})
+	const brief = 50 * time.Millisecond
+	m := mux.New(client, mux.Config{Timeout: brief, Failures: 2, OpenFor: brief})
+	require.Eventually(t, func() bool { return m.Do(t.Context(), set("k", "v")) == nil },
+		soon, time.Millisecond)
 
 	server.Pause()
 	for range 2 {
@@ -41,12 +43,15 @@ func TestAHungServerCostsTheTimeout(t *testing.T) {
 	require.NoError(t, m.Close(t.Context()), "what was stuck has ended")
 }
 
-func TestAKilledServerIsFoundAgain(t *testing.T) {
+func TestMux_FindsARestartedServer(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client(func(o *redis.Options) { o.MaxRetries, o.DialerRetries = -1, 1 })
 	states := make(chan bool, 100)
-	m := mux.New(client, mux.Config{Timeout: soon, Failures: 2, OpenFor: time.Millisecond, OnState: func(open bool) { states <- open }})
+	m := mux.New(client, mux.Config{
+		Timeout: soon, Failures: 2, OpenFor: time.Millisecond,
+		OnState: func(open bool) { states <- open },
+	})
 	defer func() { require.NoError(t, m.Close(t.Context())) }()
 	_, err := m.Get(t.Context(), "k")
 	require.ErrorIs(t, err, redis.Nil)
@@ -66,7 +71,7 @@ func TestAKilledServerIsFoundAgain(t *testing.T) {
 	require.False(t, <-states)
 }
 
-func TestConcurrentCallersShareRoundTripsAndGetTheirOwnAnswers(t *testing.T) {
+func TestMux_SharesRoundTripsOfARealServer(t *testing.T) {
 	t.Parallel()
 	const callers, rounds, keys = 64, 50, 10
 	server := redistest.Start(t)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,33 +15,24 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
-// requireTimeout waits for the caller, who must have been released after the timeout and, since it is only looked at
-// now and then, little more.
-func (c *caller) requireTimeout(t *testing.T) {
-	t.Helper()
-	c.requireErr(t, mux.ErrTimeout)
-	require.GreaterOrEqual(t, c.took, timeout)
-	require.LessOrEqual(t, c.took, timeout+timeout/10)
-}
-
-func TestNobodyWaitsLongerThanTheTimeout(t *testing.T) {
+func TestMux_ReleasesCallersAfterTheTimeout(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		began := time.Now()
 		single, command := r.get(r.ctx, "a"), r.do(set("b", "1"))
-		trips := r.underWay()
+		sent := r.underWay()
 		queued, alike := r.get(r.ctx, "c"), r.get(r.ctx, "c")
-		for _, trip := range trips {
-			deadline, ok := trip.ctx.Deadline()
+		for _, rt := range sent {
+			deadline, ok := rt.ctx.Deadline()
 			require.True(t, ok, "a client that obeys deadlines is told")
 			require.Equal(t, began.Add(timeout), deadline)
-			require.NoError(t, trip.ctx.Err())
+			require.NoError(t, rt.ctx.Err())
 		}
 
 		for _, c := range []*caller{single, command} {
 			c.requireTimeout(t)
 		}
-		for _, trip := range trips {
-			require.ErrorIs(t, trip.ctx.Err(), context.Canceled, "the client may stop trying")
+		for _, rt := range sent {
+			require.ErrorIs(t, rt.ctx.Err(), context.Canceled, "the client may stop trying")
 		}
 		for _, c := range []*caller{queued, alike} {
 			<-c.done
@@ -52,7 +42,7 @@ func TestNobodyWaitsLongerThanTheTimeout(t *testing.T) {
 	})
 }
 
-func TestACallerWithoutADeadlineIsReleasedToo(t *testing.T) {
+func TestMux_ReleasesCallersWithoutADeadline(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		r.get(context.Background(), "a").requireTimeout(t)
 		c := r.get(context.Background(), "b")
@@ -61,10 +51,10 @@ func TestACallerWithoutADeadlineIsReleasedToo(t *testing.T) {
 	})
 }
 
-func TestTheTimeInTheQueueCounts(t *testing.T) {
+func TestMux_CountsTheTimeInTheQueue(t *testing.T) {
 	const room = 512
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
+		first, second := r.fillSlots(t)
 		var callers []*caller
 		for i := range 2*room + 10 {
 			callers = append(callers, r.get(r.ctx, fmt.Sprint(i)))
@@ -88,9 +78,9 @@ func TestTheTimeInTheQueueCounts(t *testing.T) {
 	})
 }
 
-func TestOneTimeoutReleasesAllOfAPipeline(t *testing.T) {
+func TestMux_ReleasesAllOfAPipelineAtOneTimeout(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
+		first, second := r.fillSlots(t)
 		var all []*caller
 		for i := range 5 {
 			all = append(all, r.get(r.ctx, fmt.Sprint(i)))
@@ -105,7 +95,7 @@ func TestOneTimeoutReleasesAllOfAPipeline(t *testing.T) {
 	})
 }
 
-func TestAHungRoundTripGivesItsPlaceToThoseWhoQueue(t *testing.T) {
+func TestMux_GivesTheSlotOfAHungRoundTripToTheQueue(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		hung := []*caller{r.get(r.ctx, "a"), r.get(r.ctx, "b")}
 		time.Sleep(timeout / 2)
@@ -125,9 +115,9 @@ func TestAHungRoundTripGivesItsPlaceToThoseWhoQueue(t *testing.T) {
 	})
 }
 
-func TestACallerWhoLeftDoesNotHoldUpTheQueue(t *testing.T) {
+func TestMux_KeepsTheQueueGoingWhenACallerHasLeft(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
+		first, second := r.fillSlots(t)
 		ctx, cancel := context.WithCancel(r.ctx)
 		leaver := r.get(ctx, "leaver")
 		time.Sleep(timeout / 2)
@@ -143,7 +133,7 @@ func TestACallerWhoLeftDoesNotHoldUpTheQueue(t *testing.T) {
 	})
 }
 
-func TestStuckRoundTripsAreBounded(t *testing.T) {
+func TestMux_BoundsStuckRoundTrips(t *testing.T) {
 	const bound = 16
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		for range bound {
@@ -166,7 +156,7 @@ func TestStuckRoundTripsAreBounded(t *testing.T) {
 	})
 }
 
-func TestALateAnswerReachesNobody(t *testing.T) {
+func TestMux_GivesALateAnswerToNobody(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		r.get(r.ctx, "a").requireTimeout(t)
 		late := r.underWay()[0]
@@ -178,30 +168,14 @@ func TestALateAnswerReachesNobody(t *testing.T) {
 	})
 }
 
-// slowToBuild is a client whose pipelines can be held while they are made: before the Mux has put anything in.
-type slowToBuild struct {
-	redis.UniversalClient
-	slow  atomic.Bool
-	begun chan struct{}
-	goOn  chan struct{}
-}
-
-func (c *slowToBuild) Pipeline() redis.Pipeliner {
-	if c.slow.CompareAndSwap(true, false) {
-		close(c.begun)
-		<-c.goOn
-	}
-	return c.UniversalClient.Pipeline()
-}
-
-func TestACallIsNotUsedAgainWhileALatePipelineReadsIt(t *testing.T) {
+func TestMux_DoesNotReuseAWaiterThatALatePipelineReads(t *testing.T) {
 	var client *slowToBuild
 	wrap := func(c redis.UniversalClient) redis.UniversalClient {
 		client = &slowToBuild{UniversalClient: c, begun: make(chan struct{}), goOn: make(chan struct{})}
 		return client
 	}
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
+		first, second := r.fillSlots(t)
 		early := []*caller{r.get(r.ctx, "early 1"), r.get(r.ctx, "early 2")}
 		client.slow.Store(true)
 		first.answer(served)
@@ -211,22 +185,22 @@ func TestACallIsNotUsedAgainWhileALatePipelineReadsIt(t *testing.T) {
 		}
 		second.answer(served)
 
-		r.let(served)
+		r.answerAtOnce(served)
 		for i := range 10 {
 			key := fmt.Sprint("later ", i)
 			r.get(r.ctx, key).requireValue(t, key)
 		}
-		r.let(nil)
+		r.answerAtOnce(nil)
 		close(client.goOn)
 		require.Equal(t, [][]string{{"get early 1", "get early 2"}}, r.asked())
 	}, wrap)
 }
 
-// A quarter of the round trips come too late, some callers leave, and calls are used again and again: each caller must
-// get its own answer or none. It is the race detector that this test is for.
-func TestCallersGetTheirOwnAnswersWhileOthersLeaveAndRoundTripsHang(t *testing.T) {
+// A quarter of the round trips come too late, some callers leave, and waiters are used again and
+// again: each caller must get its own answer or none. The race detector makes this test strict.
+func TestMux_GivesCallersTheirOwnAnswersWhileOthersLeaveAndRoundTripsHang(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		r.let(func(cmd redis.Cmder) {
+		r.answerAtOnce(func(cmd redis.Cmder) {
 			if rand.IntN(50) == 0 {
 				time.Sleep(timeout * 3 / 2)
 			} else {
@@ -272,46 +246,5 @@ func TestCallersGetTheirOwnAnswersWhileOthersLeaveAndRoundTripsHang(t *testing.T
 		for _, n := range []*atomic.Int64{&answered, &tooLate, &left} {
 			require.Positive(t, n.Load(), "the test has not tried everything")
 		}
-	})
-}
-
-func TestCloseWaitsForWhatIsUnderWayAndQueued(t *testing.T) {
-	inBubble(t, patient, func(t *testing.T, r *rig) {
-		first, second := r.fill(t)
-		queued := r.get(r.ctx, "queued")
-		closing := start(func(c *caller) { c.err = r.Close(r.ctx) })
-		require.False(t, closing.returned())
-
-		require.ErrorIs(t, r.Do(r.ctx, get("a")), mux.ErrClosed)
-		require.ErrorIs(t, r.Force(r.ctx, get("a")), mux.ErrClosed)
-		r.get(r.ctx, "a").requireErr(t, mux.ErrClosed)
-
-		first.answer(served)
-		second.answer(served)
-		require.False(t, closing.returned())
-		require.Equal(t, [][]string{{"get queued"}}, r.asked())
-		r.underWay()[0].answer(served)
-		queued.requireValue(t, "queued")
-		closing.requireErr(t, nil)
-		require.NoError(t, r.Close(r.ctx), "closing twice does no harm")
-	})
-}
-
-func TestCloseSaysHowManyRoundTripsHaveNotEnded(t *testing.T) {
-	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		r.get(r.ctx, "stuck").requireTimeout(t)
-		r.get(r.ctx, "under way")
-		ctx, cancel := context.WithCancel(r.ctx)
-		cancel()
-		err := r.Close(ctx)
-		require.ErrorIs(t, err, context.Canceled)
-		require.ErrorContains(t, err, "2 round trips have not ended")
-
-		trips := r.underWay()
-		slices.Reverse(trips)
-		for _, trip := range trips {
-			trip.answer(served)
-		}
-		require.NoError(t, r.Close(r.ctx))
 	})
 }

@@ -1,0 +1,102 @@
+package mux_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough/internal/mux"
+)
+
+// endless is the context of a caller who sends in person.
+var endless = context.Background()
+
+// panicking is the answer of a hook that panics, which only a caller who sends in person survives.
+func panicking(redis.Cmder) { panic("hook") }
+
+// getInPerson starts a Get that reports as its error what it panics with.
+func (r *rig) getInPerson(key string) *caller {
+	return start(func(c *caller) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				c.err = errPanic
+			}
+		}()
+		value, err := r.Get(endless, key)
+		c.value, c.err = string(value), err
+	})
+}
+
+var errPanic = errors.New("panic")
+
+func TestMux_SendsInPersonForAContextThatCannotEnd(t *testing.T) {
+	inBubble(t, patient, func(t *testing.T, r *rig) {
+		c := r.getInPerson("a")
+		require.Equal(t, [][]string{{"get a"}}, r.asked())
+		r.underWay()[0].answer(served)
+		c.requireValue(t, "a")
+
+		c = r.getInPerson("b")
+		r.underWay()[0].answer(panicking)
+		c.requireErr(t, errPanic) // on the caller's goroutine: no worker recovers
+	}, obeysDeadline)
+}
+
+func TestMux_LeavesTheQueueToTheWorkerOfACallerInPerson(t *testing.T) {
+	inBubble(t, patient, func(t *testing.T, r *rig) {
+		first, second := r.getInPerson("first"), r.getInPerson("second")
+		a, b := r.getInPerson("a"), r.get(r.ctx, "b")
+		require.Equal(t, [][]string{{"get first"}, {"get second"}}, r.asked())
+
+		r.underWay()[0].answer(served)
+		first.requireValue(t, "first")
+		require.Equal(t, [][]string{{"get second"}, {"get a", "get b"}}, r.asked())
+		for _, rt := range r.underWay() {
+			rt.answer(served)
+		}
+		second.requireValue(t, "second")
+		a.requireValue(t, "a")
+		b.requireValue(t, "b")
+		r.requireBothSlotsFree(t)
+	}, obeysDeadline)
+}
+
+func TestMux_FreesTheSlotOfACallerInPersonWhoPanics(t *testing.T) {
+	inBubble(t, patient, func(t *testing.T, r *rig) {
+		for range 2 * mux.MaxPipelines {
+			c := r.getInPerson("k")
+			r.underWay()[0].answer(panicking)
+			c.requireErr(t, errPanic)
+		}
+		r.requireBothSlotsFree(t)
+	}, obeysDeadline)
+}
+
+func TestMux_TellsACallerInPersonToGiveUpAfterTheTimeout(t *testing.T) {
+	for name, row := range map[string]struct {
+		late answer
+		want error
+	}{
+		"the client returns": {failing(context.DeadlineExceeded), mux.ErrTimeout},
+		"a hook panics":      {panicking, errPanic},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const bound = 16 // of stuck round trips
+			inBubble(t, hasty, func(t *testing.T, r *rig) {
+				for range bound + 1 {
+					c := r.getInPerson("k")
+					hung := r.underWay()[0]
+					<-hung.ctx.Done()
+					r.requireBothSlotsFree(t)
+					require.False(t, c.returned(), "the client still has the goroutine")
+
+					hung.answer(row.late) // after which it counts as stuck no longer
+					c.requireErr(t, row.want)
+				}
+			}, obeysDeadline)
+		})
+	}
+}
