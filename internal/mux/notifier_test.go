@@ -3,6 +3,7 @@ package mux_test
 import (
 	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -13,7 +14,7 @@ import (
 // A listener may take its time, or call the Mux: a round trip must not be handed to the worker that
 // is calling it.
 func TestBreaker_IsNotHeldUpByASlowOnState(t *testing.T) {
-	goOn := make(chan struct{})
+	var goOn chan struct{}
 	cfg := touchy
 	cfg.OnState = func(open bool) { <-goOn }
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
@@ -48,6 +49,27 @@ func TestBreaker_CallsOnStateForEachChange(t *testing.T) {
 		require.Equal(t, []bool{true, false}, told)
 		r.openBreaker(t)
 		require.Equal(t, []bool{true, false, true}, told)
+	})
+}
+
+func TestBreaker_CallsOnStateOneAtATime(t *testing.T) {
+	var goOn chan struct{}
+	var told []bool
+	cfg := touchy
+	cfg.OnState = func(open bool) {
+		told = append(told, open)
+		<-goOn
+	}
+	inBubble(t, cfg, func(t *testing.T, r *rig) {
+		goOn = make(chan struct{}) // of the bubble
+		r.openBreaker(t)
+		time.Sleep(openFor + 1)
+		r.roundTrip(t, served) // closes it, while the listener still hears that it has opened
+		r.requireClosed(t)
+		require.Equal(t, []bool{true}, told)
+		close(goOn)
+		synctest.Wait()
+		require.Equal(t, []bool{true, false}, told)
 	})
 }
 
