@@ -5,12 +5,11 @@ import (
 	"time"
 )
 
-// inFlight counts the round trips that the client has not returned from, and the slots. Mux.mu
-// guards it.
+// inFlight counts the round trips that have not ended, and the slots. Mux.mu guards it.
 type inFlight struct {
-	running map[*pipeline]struct{} // those that somebody may wait for
+	running map[*pipeline]struct{} // somebody may wait for them
+	stuck   int                    // nobody does: they timed out, and the client has not returned
 	slots   int                    // how many of the MaxPipelines slots are taken
-	stuck   int                    // round trips that timed out: nobody waits for them
 }
 
 // full reports whether no slot is free.
@@ -28,7 +27,7 @@ func (f *inFlight) add(p *pipeline) {
 }
 
 // end stops counting p, which is no longer subject to the timeout. Its slot remains taken until
-// freeSlot, so that the one who ends p can first see who else comes.
+// freeSlot, so that finish can release p's waiters before it takes the next from the queue.
 func (f *inFlight) end(p *pipeline) {
 	p.ended = true
 	delete(f.running, p)

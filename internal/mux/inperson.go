@@ -16,7 +16,7 @@ func clientObeysDeadline(client redis.UniversalClient) bool {
 }
 
 // sendInPerson makes the round trip of p on the goroutine of its only waiter, in place of p's
-// worker. What has queued meanwhile is the worker's again.
+// worker. It leaves what has queued meanwhile to the worker.
 func (m *Mux) sendInPerson(p *pipeline) {
 	defer m.workers.alive.Done()
 	wk := p.worker

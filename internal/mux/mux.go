@@ -94,8 +94,9 @@ func (m *Mux) Do(ctx context.Context, cmds ...redis.Cmder) error {
 	return m.do(ctx, request{ctx: ctx, cmds: cmds, size: sizeOf(cmds)})
 }
 
-// Force is Do for what must be tried even while Redis is thought to be down: it is sent while the
-// breaker is open. Its only ErrOpen is for callers beyond a bound on what is then under way.
+// Force is Do for what must be tried even while Redis is thought to be down: it sends cmds while
+// the breaker is open. Only then, and past a bound on the round trips that have not ended, does it
+// return ErrOpen.
 func (m *Mux) Force(ctx context.Context, cmds ...redis.Cmder) error {
 	return m.do(ctx, request{ctx: ctx, cmds: cmds, size: sizeOf(cmds), force: true})
 }
@@ -155,15 +156,15 @@ func (m *Mux) submit(w *waiter) (inPerson *pipeline, err error) {
 	m.sweeper.start()
 	switch {
 	case extra:
-		// A probe may hang, and a forced request is sent while others may not be: nobody else must
-		// wait with them, nor for a slot that they hold.
+		// The probe and what is forced are sent to a Redis that may well hang: they share no
+		// pipeline with others, and hold no slot that others could wait for.
 		p := newPipeline(w)
 		p.probe, p.extra = probe, true
 		m.dispatch(p)
 	case m.inFlight.full():
 		m.queue.enqueue(w)
 	case m.obeysDeadline && w.ctx.Done() == nil:
-		// Nothing can call this caller away, so it need not stay behind while a worker sends.
+		// Nothing can call this caller away, so that it can do the worker's part itself.
 		inPerson = newPipeline(w)
 		m.begin(inPerson, m.acquireWorker())
 		m.workers.alive.Add(1) // for the caller, until sendInPerson returns

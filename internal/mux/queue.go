@@ -2,8 +2,7 @@ package mux
 
 import "time"
 
-// queue holds the waiters that found no slot free, in the order in which they came. Mux.mu guards
-// it.
+// queue holds the waiters that found no slot free, in the order of their coming. Mux.mu guards it.
 type queue []*waiter
 
 // enqueue puts w at the end of q.

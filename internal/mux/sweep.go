@@ -33,8 +33,8 @@ func (s *sweeper) next(needed bool) {
 	}
 }
 
-// sweep releases the waiters that have waited for the whole timeout, in the queue or for a
-// pipeline.
+// sweep releases the waiters that have waited for the whole timeout, in the queue and on their
+// pipeline together.
 func (m *Mux) sweep() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 // what go-redis needs, from one to the next.
 type worker struct {
 	pipelines chan *pipeline // has room for one, so that handing a pipeline over never blocks
-	// ctx is the parent of the contexts of the worker's round trips, made once to save each of them
-	// one. It is cancelled when a round trip times out, after which the worker takes no other.
+	// ctx is the parent of the contexts of all the worker's round trips, so that none needs to make
+	// one that can be cancelled. It is cancelled when a round trip times out; then the worker ends.
 	ctx    context.Context
 	cancel context.CancelFunc
 }
@@ -54,8 +54,8 @@ func (p *workerPool) dismissIdle() {
 	p.idle = nil
 }
 
-// work makes the round trips of the pipelines that wk is handed and, after each, of those that the
-// queue holds for it.
+// work makes the round trips of the pipelines that wk is handed and, after each, of those that
+// finish takes from the queue.
 func (m *Mux) work(wk *worker) {
 	defer m.workers.alive.Done()
 	defer wk.cancel()
