@@ -15,7 +15,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
 
-	"github.com/readthrough-go/readthrough/internal/wellformed"
+	"github.com/readthrough-go/readthrough/internal/wire/wellformed"
 )
 
 // A Codec turns values into the bytes that are stored, and back. It is called from many goroutines at once.

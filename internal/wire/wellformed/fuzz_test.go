@@ -11,15 +11,17 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// A value of n bytes takes at most perByte*n+constant bytes to decode into the types of this file. Most of that is what Go
-// needs to hold such a value at all: of the two bytes of a map of one pair in a map of one pair come a map and the eight
-// slots of its first group, 336 bytes for map[string]any.
+// A value of n bytes takes at most perByte*n+constant bytes to decode into the types of this file.
+// Most of that is what Go needs to hold such a value at all: of the two bytes of a map of one pair
+// in a map of one pair come a map and the eight slots of its first group, 336 bytes for
+// map[string]any.
 const (
 	perByte  = 256
 	constant = 1 << 20 // what else allocates meanwhile: the fuzzer, and msgpack when it first sees a type
 )
 
-// tree is a type through which a decoder recurses, with the fields that it makes room for in advance.
+// tree is a type through which a decoder recurses, with the fields that it makes room for in
+// advance.
 type tree struct {
 	N int64
 	S string
@@ -31,7 +33,8 @@ type tree struct {
 	P *tree
 }
 
-// targets are types that msgpack v5 decodes without a panic from any well-formed value. It has others.
+// targets are types that msgpack v5 decodes without a panic from any well-formed value. It has
+// others.
 var targets = []func() any{
 	func() any { return new(any) },
 	func() any { return new([]any) },
@@ -46,8 +49,8 @@ var targets = []func() any{
 	func() any { return new(msgpack.RawMessage) },
 }
 
-// FuzzCheck holds Check to both halves of its promise: what it accepts can be decoded without a panic and within the
-// bound above, and whatever msgpack encodes it accepts.
+// FuzzCheck holds Check to both halves of its promise: what it accepts can be decoded without a
+// panic and within the bound above, and whatever msgpack encodes it accepts.
 func FuzzCheck(f *testing.F) {
 	f.Add(rich())
 	f.Add([]byte("\x81\xa1A\xdd\x7f\xff\xff\xff"))
@@ -75,8 +78,9 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// TestDecodingIsBounded shows the bound at work on the values that come nearest to it.
-func TestDecodingIsBounded(t *testing.T) {
+// TestCheck_BoundsWhatDecodingAllocates shows the bound at work on the values that come nearest to
+// it.
+func TestCheck_BoundsWhatDecodingAllocates(t *testing.T) {
 	for name, element := range map[string]string{
 		"maps in maps":       "\x81\xa0\x81\xa0\x81\xa0\x81\xa0\x81\xa0\x81\xa0\x81\xa0\x81\xa0\xc0",
 		"small maps":         "\x81\xa0\xc0",

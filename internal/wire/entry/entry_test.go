@@ -18,7 +18,7 @@ var (
 	freshUntil = time.UnixMilli(0x0a0b0c0d0e0f)
 )
 
-func TestHeaderHasTheDocumentedBytes(t *testing.T) {
+func TestAppendHeader_WritesTheDocumentedBytes(t *testing.T) {
 	b := AppendHeader([]byte("before"), &Entry{LoadedAt: loadedAt, FreshUntil: freshUntil, LoadTime: 0x1234 * time.Millisecond})
 	require.Equal(t, []byte{
 		'b', 'e', 'f', 'o', 'r', 'e',
@@ -29,7 +29,7 @@ func TestHeaderHasTheDocumentedBytes(t *testing.T) {
 	}, b)
 }
 
-func TestNegativeEntryIsNilWithItsReasonInTheFlags(t *testing.T) {
+func TestAppendHeader_PutsTheReasonOfANegativeEntryInTheFlags(t *testing.T) {
 	b := AppendHeader(nil, &Entry{LoadedAt: loadedAt, Negative: true, Reason: 5})
 	require.Equal(t, byte(1|5<<1), b[4])
 	require.Equal(t, []byte{0xc0}, b[HeaderSize:])
@@ -40,7 +40,7 @@ func TestNegativeEntryIsNilWithItsReasonInTheFlags(t *testing.T) {
 	require.EqualValues(t, 5, e.Reason)
 }
 
-func TestParseGivesBackWhatWasAppended(t *testing.T) {
+func TestParse_GivesBackWhatWasAppended(t *testing.T) {
 	for name, want := range map[string]Entry{
 		"all set":          {LoadedAt: loadedAt, FreshUntil: freshUntil, LoadTime: 7 * time.Millisecond, Value: []byte{0x01}},
 		"never stale":      {LoadedAt: loadedAt, Value: []byte{0xa1, 'x'}},
@@ -62,7 +62,7 @@ func TestParseGivesBackWhatWasAppended(t *testing.T) {
 	}
 }
 
-func TestTimesOutOfRangeAreClamped(t *testing.T) {
+func TestAppendHeader_ClampsTimesOutOfRange(t *testing.T) {
 	b := AppendHeader(nil, &Entry{
 		LoadedAt:   time.UnixMilli(-5),
 		FreshUntil: time.UnixMilli(1 << 60),
@@ -80,14 +80,14 @@ func TestTimesOutOfRangeAreClamped(t *testing.T) {
 	require.Zero(t, e.LoadTime)
 }
 
-func TestFreshEndsAtFreshUntil(t *testing.T) {
+func TestFresh_EndsAtFreshUntil(t *testing.T) {
 	e := Entry{FreshUntil: freshUntil}
 	require.True(t, e.Fresh(freshUntil.Add(-time.Millisecond)))
 	require.False(t, e.Fresh(freshUntil))
 	require.True(t, (&Entry{}).Fresh(freshUntil), "no freshUntil: never stale")
 }
 
-func TestParseRefusesWhatIsNoEntry(t *testing.T) {
+func TestParse_RefusesWhatIsNoEntry(t *testing.T) {
 	good := append(AppendHeader(nil, &Entry{LoadedAt: loadedAt}), 0x01)
 	negative := AppendHeader(nil, &Entry{LoadedAt: loadedAt, Negative: true})
 	with := func(b []byte, at int, to byte) []byte {
@@ -116,9 +116,9 @@ func TestParseRefusesWhatIsNoEntry(t *testing.T) {
 	}
 }
 
-// TestEntryIsMsgpackForEveryone reads an entry as a program would that knows
+// TestEntry_IsMsgpackForEveryone reads an entry as a program would that knows
 // msgpack and nothing of this package.
-func TestEntryIsMsgpackForEveryone(t *testing.T) {
+func TestEntry_IsMsgpackForEveryone(t *testing.T) {
 	value, err := msgpack.Marshal(map[string]any{"title": "Emma"})
 	require.NoError(t, err)
 	b := append(AppendHeader(nil, &Entry{LoadedAt: loadedAt, FreshUntil: freshUntil}), value...)

@@ -1,15 +1,14 @@
 // Package entry is the wire format of a stored cache entry, and nothing else.
 //
-// An entry is one msgpack value, an array of two: a header, which is a msgpack
-// extension of type 0x52 with a body of 16 bytes, and the value itself. Any
-// msgpack reader in any language can take it apart.
+// An entry is one msgpack value, an array of two: a header, which is a msgpack extension of type
+// 0x52 with a body of 16 bytes, and the value itself. Any msgpack reader in any language can take
+// it apart.
 //
 //	0x92  0xd8 0x52  version(1)=1 flags(1) loadedAt(6) freshUntil(6) loadMillis(2)  value
 //
-// loadedAt and freshUntil are big-endian Unix milliseconds, loadMillis is the
-// time that the load took. Bit 0 of flags marks a negative entry, whose value
-// is nil; its other seven bits then say which of the registered not-found
-// errors it stands for. In any other entry they are zero.
+// loadedAt and freshUntil are big-endian Unix milliseconds, loadMillis is the time that the load
+// took. Bit 0 of flags marks a negative entry, whose value is nil; its other seven bits then say
+// which of the registered not-found errors it stands for. In any other entry they are zero.
 package entry
 
 import (
@@ -35,7 +34,7 @@ const (
 	// Magic is what every entry of this version begins with.
 	Magic = "\x92\xd8\x52\x01"
 
-	// FreshUntilOffset is where in the header freshUntil is, as Stamp makes it.
+	// FreshUntilOffset is the position in an entry of its freshUntil, which Stamp encodes.
 	FreshUntilOffset = 11
 
 	// MaxReason is the largest Reason that a negative entry has room for.
@@ -55,7 +54,7 @@ type Entry struct {
 	LoadTime   time.Duration // how long the load took; saturates at 65535 ms
 	Negative   bool          // the loader said that there is no value
 	Reason     uint8         // of a negative entry: the index of the not-found error, at most MaxReason
-	Value      []byte        // the value's msgpack; of a negative entry it is not looked at
+	Value      []byte        // the value's msgpack; ignored in a negative entry
 }
 
 // Fresh reports whether the entry is not yet stale at now.
@@ -63,8 +62,8 @@ func (e *Entry) Fresh(now time.Time) bool {
 	return e.FreshUntil.IsZero() || now.Before(e.FreshUntil)
 }
 
-// AppendHeader appends the header of e to dst. The caller appends the value
-// right behind it; of a negative entry the nil value is appended here too.
+// AppendHeader appends the header of e to dst. The caller appends the value right behind it; the
+// nil that is the value of a negative entry is appended here.
 func AppendHeader(dst []byte, e *Entry) []byte {
 	var flags byte
 	if e.Negative {
@@ -85,9 +84,8 @@ func AppendHeader(dst []byte, e *Entry) []byte {
 	return dst
 }
 
-// Parse takes b apart. The entry's Value aliases b and is not checked: it may
-// be anything, even empty. The error is ErrFormat for every b that no
-// AppendHeader of this version can have begun.
+// Parse takes b apart. The Value of the entry aliases b and is not checked: it may be anything but
+// empty. The error is ErrFormat for every b that no AppendHeader of this version can have begun.
 func Parse(b []byte) (Entry, error) {
 	if len(b) <= HeaderSize || b[0] != arrayOfTwo || b[1] != ext16 || b[2] != extType || b[3] != version {
 		return Entry{}, ErrFormat
@@ -98,12 +96,12 @@ func Parse(b []byte) (Entry, error) {
 		LoadTime: time.Duration(binary.BigEndian.Uint16(b[17:])) * time.Millisecond,
 		Value:    b[HeaderSize:],
 	}
-	if until := uint48(b[11:]); until != never {
+	if until := uint48(b[FreshUntilOffset:]); until != never {
 		e.FreshUntil = time.UnixMilli(int64(until))
 	}
 	if flags&flagNegative == 0 {
-		// Flags that this version does not know may change what the value
-		// means, so an entry that has some is not ours to read.
+		// A flag that this version does not know may change what the value means, so an entry with
+		// such a flag cannot be read here.
 		if flags != 0 {
 			return Entry{}, ErrFormat
 		}
@@ -116,13 +114,13 @@ func Parse(b []byte) (Entry, error) {
 	return e, nil
 }
 
-// millis is t in Unix milliseconds, kept inside what 48 bits hold.
+// Stamp returns t as the header holds it, in 6 bytes.
+func Stamp(t time.Time) []byte { return appendUint48(nil, millis(t)) }
+
+// millis returns t in Unix milliseconds, clamped to what 48 bits hold.
 func millis(t time.Time) uint64 {
 	return uint64(min(max(t.UnixMilli(), 0), 1<<48-1))
 }
-
-// Stamp is t as the header holds it, in 6 bytes.
-func Stamp(t time.Time) []byte { return appendUint48(nil, millis(t)) }
 
 func appendUint48(dst []byte, v uint64) []byte {
 	return append(dst, byte(v>>40), byte(v>>32), byte(v>>24), byte(v>>16), byte(v>>8), byte(v))

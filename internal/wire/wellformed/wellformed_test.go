@@ -19,8 +19,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// formats is the table of the msgpack specification, written down apart from the one under test: for each range of lead
-// bytes what follows for the value to be complete.
+// formats is the table of the msgpack specification, written down apart from the one under test:
+// for each range of lead bytes what follows for the value to be complete.
 var formats = []struct {
 	name        string
 	first, last byte
@@ -69,7 +69,7 @@ func rest(header []byte, n int) func(byte) []byte {
 	return func(byte) []byte { return append(slices.Clone(header), make([]byte, n)...) }
 }
 
-func TestCheckKnowsEveryLeadByte(t *testing.T) {
+func TestCheck_KnowsEveryLeadByte(t *testing.T) {
 	seen := map[byte]bool{0xc1: true}
 	for _, f := range formats {
 		t.Run(f.name, func(t *testing.T) {
@@ -89,12 +89,12 @@ func TestCheckKnowsEveryLeadByte(t *testing.T) {
 	require.Len(t, seen, 256, "the table has every lead byte")
 }
 
-func TestCheckRefusesC1(t *testing.T) {
+func TestCheck_RefusesC1(t *testing.T) {
 	require.Equal(t, errLeadByte, Check([]byte{0xc1}))
 	require.Equal(t, errLeadByte, Check([]byte{0x92, 0x01, 0xc1}))
 }
 
-func TestCheckRefusesLengthsThatDoNotFit(t *testing.T) {
+func TestCheck_RefusesLengthsThatDoNotFit(t *testing.T) {
 	for _, payload := range []string{
 		"\x81\xa1A\xdd\x7f\xff\xff\xff", // 32 GiB in msgpack v5 when decoded into a field of []int64
 		"\xdd\xff\xff\xff\xff",
@@ -113,7 +113,7 @@ func TestCheckRefusesLengthsThatDoNotFit(t *testing.T) {
 	}
 }
 
-func TestCheckRefusesTruncationAnywhere(t *testing.T) {
+func TestCheck_RefusesTruncationAnywhere(t *testing.T) {
 	value := rich()
 	require.NoError(t, Check(value))
 
@@ -125,7 +125,7 @@ func TestCheckRefusesTruncationAnywhere(t *testing.T) {
 	require.Equal(t, errTrailing, CheckPrefix(append(value, 0xc0)))
 }
 
-func TestCheckBoundsDepth(t *testing.T) {
+func TestCheck_BoundsDepth(t *testing.T) {
 	nests := map[string]string{"arrays": "\x91", "maps": "\x81\xa1k", "arrays of two": "\x92\x00", "array 32": "\xdd\x00\x00\x00\x01"}
 	for name, open := range nests {
 		t.Run(name, func(t *testing.T) {
@@ -142,21 +142,21 @@ func TestCheckBoundsDepth(t *testing.T) {
 	}
 }
 
-func TestCheckCountsDepthNotContainers(t *testing.T) {
+func TestCheck_CountsDepthNotContainers(t *testing.T) {
 	branch := append(bytes.Repeat([]byte{0x91}, MaxDepth-1), 0xc0)
 	value := append([]byte{0xdc, 0x01, 0x00}, bytes.Repeat(branch, 256)...)
 
 	require.NoError(t, Check(value))
 }
 
-func TestCheckPrefixFindsDepthBehindLongContainers(t *testing.T) {
+func TestCheckPrefix_FindsDepthBehindLongContainers(t *testing.T) {
 	level := []byte{0xdd, 0x00, 0x00, 0xff, 0xff} // far more elements than there are bytes yet
 
 	require.NoError(t, CheckPrefix(bytes.Repeat(level, MaxDepth)))
 	require.Equal(t, errDepth, CheckPrefix(bytes.Repeat(level, MaxDepth+1)))
 }
 
-func TestCheckGivesUpEarlyOnFiveMillionNestedArrays(t *testing.T) {
+func TestCheck_GivesUpEarlyOnFiveMillionNestedArrays(t *testing.T) {
 	payload := bytes.Repeat([]byte{0x91}, 5_000_000)
 
 	start := time.Now()
@@ -164,7 +164,7 @@ func TestCheckGivesUpEarlyOnFiveMillionNestedArrays(t *testing.T) {
 	require.Less(t, time.Since(start), 100*time.Millisecond)
 }
 
-func TestCheckDoesNotAllocate(t *testing.T) {
+func TestCheck_DoesNotAllocate(t *testing.T) {
 	value, deep := rich(), bytes.Repeat([]byte{0x91}, 200)
 
 	require.Zero(t, testing.AllocsPerRun(100, func() { _ = Check(value) }))
@@ -172,7 +172,8 @@ func TestCheckDoesNotAllocate(t *testing.T) {
 	require.Zero(t, testing.AllocsPerRun(100, func() { _ = Check(value[:50]) }))
 }
 
-// disguises are exts that msgpack v5 takes for maps, with a map of 65535 pairs for a body where there is room for it.
+// disguises are exts that msgpack v5 takes for maps, with a map of 65535 pairs for a body where
+// there is room for it.
 var disguises = map[string]string{
 	"fixext 1":             "\xd4\x05\x81",
 	"fixext 1, nil":        "\xd4\x05\xc0",
@@ -189,7 +190,7 @@ var disguises = map[string]string{
 	"unseen depth":         "\xc7\xff\x05\x81\xa0" + string(bytes.Repeat([]byte{0x91}, 253)),
 }
 
-func TestReaderRefusesToReadAnExtAsAMap(t *testing.T) {
+func TestReader_RefusesToReadAnExtAsAMap(t *testing.T) {
 	// What looks like an ext, but is a number, a length or text.
 	noise := []string{"\x01", "\xcc\xd7", "\xd0\xc7", "\xd9\x01\xd6", "\xc4\x01\xd5", "\xa2\xd4\x05", "\xcd\xd4\x05", "\xca\xd7\xff\x81\x00"}
 
@@ -217,7 +218,7 @@ func TestReaderRefusesToReadAnExtAsAMap(t *testing.T) {
 	}
 }
 
-func TestReaderRefusesAnExtAsAMapAfterAnyValue(t *testing.T) {
+func TestReader_RefusesAnExtAsAMapAfterAnyValue(t *testing.T) {
 	for _, f := range formats {
 		for c := int(f.first); c <= int(f.last); c++ {
 			value := append([]byte{0x92, byte(c)}, f.rest(byte(c))...)
@@ -235,7 +236,7 @@ func TestReaderRefusesAnExtAsAMapAfterAnyValue(t *testing.T) {
 	}
 }
 
-func TestReaderReadsMapsAfterWhatLooksLikeAnExt(t *testing.T) {
+func TestReader_ReadsMapsAfterWhatLooksLikeAnExt(t *testing.T) {
 	for _, before := range []string{
 		"\xcd\xd4\x05", "\xce\x00\x00\xd8\x05", "\xa2\xd5\x05", "\x91\xcc\xd6\xd1\xd7\x05", // fixext
 		"\xce\x00\xc7\x09\x05", "\xce\xc8\x00\x09\x05", "\xc4\x06\xc9\x00\x00\x00\x09\x05", // ext 8, 16, 32
@@ -260,9 +261,10 @@ func TestReaderReadsMapsAfterWhatLooksLikeAnExt(t *testing.T) {
 	}
 }
 
-func TestReaderRefusesDepthThatCheckCannotSee(t *testing.T) {
-	// Flat as Check sees it: [[ext, map], [ext, map] ...]. But msgpack v5 takes each ext and map for one element, and the
-	// next array for the second, so that it recurses as often as there are arrays.
+func TestReader_RefusesDepthThatCheckCannotSee(t *testing.T) {
+	// Flat as Check sees it: [[ext, map], [ext, map] ...]. But msgpack v5 takes each ext and map for
+	// one element, and the next array for the second, so that it recurses as often as there are
+	// arrays.
 	type link struct {
 		M    map[string]int
 		Next *link
@@ -274,7 +276,7 @@ func TestReaderRefusesDepthThatCheckCannotSee(t *testing.T) {
 	require.Equal(t, errExtAsMap, newDecoder(value).Decode(&links))
 }
 
-func TestReaderRefusesAfterValuesReadAsOnePiece(t *testing.T) {
+func TestReader_RefusesAfterValuesReadAsOnePiece(t *testing.T) {
 	value := []byte("\x94\xcd\x01\x02\xa3abc\x92\x01\xcc\xd7\xd7\xff\xde\xff\xff\xa0\xa0\xa0\xa0\xa0")
 	require.NoError(t, Check(value))
 
@@ -284,7 +286,7 @@ func TestReaderRefusesAfterValuesReadAsOnePiece(t *testing.T) {
 	require.Equal(t, errExtAsMap, dec.Decode(&m))
 }
 
-func TestReaderReadsWhatMsgpackWrites(t *testing.T) {
+func TestReader_ReadsWhatMsgpackWrites(t *testing.T) {
 	type inner struct{ At time.Time }
 	type record struct {
 		Name   string `msgpack:",intern"`
@@ -317,7 +319,7 @@ func TestReaderReadsWhatMsgpackWrites(t *testing.T) {
 	require.Equal(t, want.Name, fewer.Name)
 }
 
-func TestReaderIsAReader(t *testing.T) {
+func TestReader_IsAReader(t *testing.T) {
 	value := rich()
 	var r Reader
 	require.Error(t, r.UnreadByte())
