@@ -97,8 +97,8 @@ func TestCodecs_AddThePrefixOfTheirErrorsOnce(t *testing.T) {
 	err = channels.Set(t.Context(), 1, make(chan int))
 	require.EqualError(t, err, "readthrough: set c:1: encode: msgpack: Encode(unsupported chan int)")
 
-	numbersAsJSON := Must(New(cache, "j", func(context.Context, int) (float64, error) { return 0, nil }, Int, WithCodec(JSON)))
-	err = numbersAsJSON.Set(t.Context(), 1, math.NaN()) // the text of its cause might quote a value
+	floats := Must(New(cache, "j", func(context.Context, int) (float64, error) { return 0, nil }, Int, WithCodec(JSON)))
+	err = floats.Set(t.Context(), 1, math.NaN()) // the text of its cause might quote a value
 	require.EqualError(t, err, "readthrough: set j:1: encode: *json.UnsupportedValueError")
 	var cause *json.UnsupportedValueError
 	require.True(t, errors.As(err, &cause))

@@ -105,7 +105,8 @@ func (u *redisURL) checkOption(name, value string) error {
 		return nil
 	case u.accepts(name, ""):
 		return fmt.Errorf("option %s has a value that does not fit it", name)
-	case value == "", !optionName.MatchString(name), strings.Contains(password, name), strings.Contains(u.target.RawQuery, "@"):
+	case value == "", !optionName.MatchString(name),
+		strings.Contains(password, name), strings.Contains(u.target.RawQuery, "@"):
 		// The password may have a ? before the name and the @ after it, or be written as an option.
 		return errors.New("an option is unknown (it is not shown, as it might be of a password)")
 	}

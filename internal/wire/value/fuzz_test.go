@@ -28,6 +28,7 @@ var targets = []func() any{
 	func() any { return new(string) },
 	func() any { return new([]byte) },
 	func() any { return new([]string) },
+	func() any { return new(struct{ A []int64 }) }, // 32 GiB in six bytes
 	func() any { return new([3]int16) },
 	func() any { return new(time.Time) },
 	func() any { return new(json.Number) },

@@ -43,6 +43,7 @@ var targets = []func() any{
 	func() any { return new(tree) },
 	func() any { return new([]tree) },
 	func() any { return new([]string) },
+	func() any { return new(struct{ A []int64 }) }, // 32 GiB in six bytes
 	func() any { return new([]byte) },
 	func() any { return new([][4]int32) },
 	func() any { return new(time.Time) },
