@@ -26,17 +26,15 @@ type Codec interface {
 var (
 	// Msgpack, the default codec, encodes any Go value the way github.com/vmihailenco/msgpack/v5
 	// does by default: structs as maps by field name or `msgpack:"name"` tag, time.Time without its
-	// location. It is the only codec whose values other programs see as part of the entry, not as
-	// bytes inside it.
+	// location. It is the only codec whose values other programs can read as part of the entry.
 	//
-	// Integers of a fixed size keep their type where V holds an any, but an int or uint comes back
-	// as the smallest type that holds it. Values nested deeper than 100 containers, cyclic ones
-	// among them, are an error.
+	// Where V holds an any, integers of a fixed size keep their type, but an int or uint comes back
+	// as the smallest type that holds it. Values nested over 100 containers deep, such as cyclic
+	// ones, are an error.
 	//
-	// No entry can exhaust memory or the stack, because its bytes are checked before they are
-	// decoded. But a type with an UnmarshalMsgpack of its own answers for what it makes of one
-	// well-formed value, and a value with more than 128 different strings of the `intern` tag may
-	// be refused.
+	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, unless a
+	// type's own UnmarshalMsgpack does. A value with over 128 different strings of the `intern` tag
+	// may be refused.
 	Msgpack Codec = value.Msgpack{}
 
 	// JSON encodes any Go value the way encoding/json does: a string that is not UTF-8 is repaired,

@@ -1,14 +1,12 @@
 // Package wellformed makes bytes of unknown origin safe to be decoded by msgpack v5.
 //
-// A decoder that believes the lengths it reads can be made to allocate gigabytes by an array header
-// of five bytes, and one that recurses can be made to exhaust its stack by a run of 0x91. Both end
-// the process and neither can be recovered from, so [Check] examines the bytes before a decoder
-// reads them.
+// A decoder that believes the lengths it reads allocates gigabytes for an array header of five
+// bytes, and one that recurses exhausts its stack on a run of 0x91. Either ends the process and
+// cannot be recovered from, so [Check] examines the bytes before a decoder reads them.
 //
-// One hole is left that no examination of the bytes alone can close, because it depends on the type
-// decoded into: where msgpack v5 wants a map and finds an ext, it drops the header of the ext and
-// reads on inside the body, which is opaque and may declare any length and any depth. [Reader]
-// closes that hole while the decoder reads.
+// One hole is not in the bytes alone, because it depends on the type decoded into: where msgpack v5
+// wants a map and finds an ext, it drops the header of the ext and reads on inside the body, which
+// may declare any length and any depth. [Reader] closes that hole while the decoder reads.
 package wellformed
 
 import (
@@ -49,49 +47,56 @@ func Check(b []byte) error {
 		if stride := strides[b[next]]; stride != 0 {
 			next += int(stride) // perhaps past the end, which both readers of next check for
 		} else {
-			shape := &shapes[b[next]]
-			next++
-			if len(b)-next < int(shape.width) {
+			shape, n, body := header(b, next)
+			next = body
+			switch {
+			case body > len(b) || shape.kind == sized && n > uint64(len(b)-body):
 				return errTruncated
-			}
-			n := shape.length(b[next:])
-			next += int(shape.width)
-
-			switch shape.kind {
-			case sized:
-				if n > uint64(len(b)-next) {
-					return errTruncated
-				}
+			case shape.kind == sized:
 				next += int(n)
-			case container:
-				// n need not be compared with what remains: a value takes at least a byte, so the bytes
-				// run out before the values do, here and not in a decoder that makes room for n values
-				// before it has seen the first.
-				if depth == MaxDepth {
-					return errDepth
-				}
+			case shape.kind != container:
+				return errLeadByte
+			case depth == MaxDepth:
+				return errDepth
+			default:
+				// n need not be compared with what remains: a value takes at least a byte, so the
+				// bytes run out before the values do, here and not in a decoder that makes room for
+				// n values before it has seen the first.
 				outer[depth] = left
 				depth++
 				left = n
-			default:
-				return errLeadByte
 			}
 		}
-
 		for left == 0 {
 			if depth == 0 {
-				switch {
-				case next > len(b):
-					return errTruncated
-				case next < len(b):
-					return errTrailing
-				}
-				return nil
+				return checkEnd(b, next)
 			}
 			depth--
 			left = outer[depth]
 		}
 	}
+}
+
+// header returns the shape of the value that begins at b[next], its length, and where its body
+// begins: past the end of b if the length is cut short.
+func header(b []byte, next int) (s *shape, n uint64, body int) {
+	s = &shapes[b[next]]
+	body = next + 1 + int(s.width)
+	if body <= len(b) {
+		n = s.length(b[next+1:])
+	}
+	return s, n, body
+}
+
+// checkEnd returns nil if the value that ends at next is all of b.
+func checkEnd(b []byte, next int) error {
+	switch {
+	case next > len(b):
+		return errTruncated
+	case next < len(b):
+		return errTrailing
+	}
+	return nil
 }
 
 // CheckPrefix returns nil if b, followed by more bytes, could become a value that [Check] accepts.
@@ -106,14 +111,12 @@ func CheckPrefix(b []byte) error {
 // A Reader hands a value that [Check] has accepted to a msgpack v5 decoder, and fails where the
 // decoder would take the body of an ext for a map.
 //
-// The decoder gives itself away by how it reads: the first byte of a value with ReadByte, a body in
-// one piece with Read. A decoder that asks for the first byte of a body with ReadByte takes the
-// body for a value, and if that byte could begin a map (or be nil, an absent one) ReadByte fails.
-// On any other byte msgpack v5 gives up by itself.
+// The decoder reads the first byte of a value with ReadByte, and a body in one piece with Read. If
+// it reads the first byte of a body with ReadByte, it takes the body for a value: ReadByte fails if
+// that byte could begin a map (or is nil). On any other byte msgpack v5 gives up by itself.
 //
-// Two things that a decoder rightly reads in this way are refused as well, because nothing tells
-// them apart: the reference to an interned string whose number in its value is 128 to 143, 192, 222
-// or 223, and a map that follows an ext without a body.
+// That refuses two rightful values as well: a reference to the interned string number 128 to 143,
+// 192, 222 or 223, and a map that follows an ext without a body.
 type Reader struct {
 	b      []byte
 	pos    int // the position of the next byte to read
