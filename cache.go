@@ -12,9 +12,9 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/readthrough-go/readthrough/internal/entry"
 	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/mux"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 var (

@@ -16,7 +16,7 @@ type panicky struct{}
 
 func (panicky) Observe(context.Context, readthrough.Event) { panic("observer") }
 
-func TestPanicsOfUserCodeDoNotEndTheProcess(t *testing.T) {
+func TestGet_RaisesPanicsOfUserCodeInTheCaller(t *testing.T) {
 	cache, server := newCache(t, readthrough.WithObserver(panicky{}))
 	rows := wrapper(t, cache, constant((*user)(nil)), readthrough.WithTTLFor(func(u *user) time.Duration { return time.Duration(len(u.Name)) }))
 	func() {
@@ -30,7 +30,7 @@ func TestPanicsOfUserCodeDoNotEndTheProcess(t *testing.T) {
 	require.Empty(t, server.Keys())
 }
 
-func TestAPanicWithANotFoundErrorIsNotCached(t *testing.T) {
+func TestGet_DoesNotCacheAPanicWithANotFoundError(t *testing.T) {
 	errNone := errors.New("none")
 	cache, server := newCache(t)
 	rows := wrapper(t, cache, func(context.Context, int) (int, error) { panic(errNone) }, readthrough.WithNotFound(time.Minute, errNone))
@@ -38,7 +38,7 @@ func TestAPanicWithANotFoundErrorIsNotCached(t *testing.T) {
 	require.Empty(t, server.Keys())
 }
 
-func TestWithoutLeaseNothingOlderLandsBehindADelete(t *testing.T) {
+func TestWithoutLease_StoresNothingOlderBehindADelete(t *testing.T) {
 	cache, server := newCache(t)
 	row := newRow("old")
 	rows := wrapper(t, cache, row.load, readthrough.WithoutLease())
@@ -60,7 +60,7 @@ func TestWithoutLeaseNothingOlderLandsBehindADelete(t *testing.T) {
 	}
 }
 
-func TestNamesWhoseKeysCouldMeetAreRefused(t *testing.T) {
+func TestNew_RefusesNamesWhoseKeysCouldMeet(t *testing.T) {
 	cache, _ := newCache(t)
 	load := func(context.Context, string) (int, error) { return 0, nil }
 	readthrough.Must(readthrough.New(cache, "a", load, readthrough.String))
@@ -69,7 +69,7 @@ func TestNamesWhoseKeysCouldMeetAreRefused(t *testing.T) {
 	readthrough.Must(readthrough.New(cache, "ab", load, readthrough.String))
 }
 
-func TestCallersWhoLeaveAreNoFailureOfTheLoader(t *testing.T) {
+func TestGet_CountsCallersWhoLeaveAsNoFailureOfTheLoader(t *testing.T) {
 	cache, server := newCache(t)
 	loading := make(chan struct{})
 	rows := wrapper(t, cache, func(ctx context.Context, _ int) (int, error) {
@@ -85,7 +85,7 @@ func TestCallersWhoLeaveAreNoFailureOfTheLoader(t *testing.T) {
 	require.Zero(t, rows.Stats().LoadErrors)
 }
 
-func TestCallersOfAnUnstorableValueHaveTheirOwn(t *testing.T) {
+func TestGet_GivesEachCallerOfAnUnstorableValueItsOwn(t *testing.T) {
 	cache, _ := newCache(t)
 	goOn := make(chan struct{})
 	rows := wrapper(t, cache, func(context.Context, int) ([]string, error) {

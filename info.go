@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 // Source says where a value came from.

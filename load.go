@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 // errGoexit is what callers get when the loader ended its goroutine.

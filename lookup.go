@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 // maxNotFound is how many not-found errors a negative entry can tell apart.

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
-	"github.com/readthrough-go/readthrough/internal/entry"
 	"github.com/readthrough-go/readthrough/internal/redistest"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 func TestWhatExpiredIsServedWhileOneRefreshRuns(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 // hit is a fresh entry whose load took delta and that becomes stale in left.

@@ -156,7 +156,7 @@ var groups = []group{
 	{name: "go-redis", packages: []string{"github.com/redis/go-redis/"}},
 	{name: "readthrough: mux", packages: []string{"github.com/readthrough-go/readthrough/internal/mux."}},
 	{name: "readthrough: check of the bytes", packages: []string{
-		"github.com/readthrough-go/readthrough/internal/wellformed.", "github.com/readthrough-go/readthrough/internal/entry.",
+		"github.com/readthrough-go/readthrough/internal/wire/wellformed.", "github.com/readthrough-go/readthrough/internal/wire/entry.",
 	}},
 	{name: "readthrough: the rest", packages: []string{"github.com/readthrough-go/readthrough.", "github.com/readthrough-go/readthrough/internal/"}},
 	{name: "this benchmark", packages: []string{"github.com/readthrough-go/readthrough/bench/"}},

@@ -18,7 +18,7 @@ func TestStackBelongsToItsInnermostPackageUnlessTheRuntimeWorks(t *testing.T) {
 		"go-redis":                                 {{process, mux, wrapper}},
 		"readthrough: mux":                         {{"sync.(*Mutex).Lock", mux, wrapper}},
 		"readthrough: the rest":                    {{"time.Now", wrapper}, {"github.com/readthrough-go/readthrough/internal/flight.(*Group[...]).Join", wrapper}},
-		"readthrough: check of the bytes":          {{"github.com/readthrough-go/readthrough/internal/wellformed.Check", wrapper}},
+		"readthrough: check of the bytes":          {{"github.com/readthrough-go/readthrough/internal/wire/wellformed.Check", wrapper}},
 		"allocation and garbage collection":        {{"runtime.nextFreeFast", "runtime.mallocgc", "runtime.newobject", decode, wrapper}, {"runtime.scanobject", "runtime.gcBgMarkWorker"}},
 		"scheduler: parking and waking goroutines": {{"runtime.futex", "runtime.findRunnable", "runtime.schedule", "runtime.park_m", "runtime.mcall"}, {"runtime.lock2", "runtime.chansend", mux}},
 		"system calls, network":                    {{"syscall.RawSyscall6", "internal/poll.(*FD).Read", process}, {"internal/runtime/syscall.Syscall6", "syscall.write", "internal/poll.(*FD).Write", process}, {"runtime.netpoll", "runtime.findRunnable", "runtime.schedule"}},

@@ -19,7 +19,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/readthrough-go/readthrough/internal/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 // Doer sends commands to Redis in one round trip. When the error is nil, each

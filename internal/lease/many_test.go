@@ -6,8 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/readthrough-go/readthrough/internal/entry"
 	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 func TestManyAreAcquiredInOneRoundTrip(t *testing.T) {
