@@ -2,6 +2,7 @@ package readthrough_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -48,7 +49,7 @@ func ExampleDefault() {
 	if err != nil {
 		panic(err)
 	}
-	defer readthrough.CloseDefault()
+	defer func() { _ = readthrough.CloseDefault() }()
 	fmt.Println(client.Ping(context.Background()).Val())
 	// Output:
 	// PONG
@@ -97,7 +98,7 @@ func ExampleCache_Shutdown() {
 	defer cancel()
 	fmt.Println(cache.Shutdown(ctx))
 	_, err := users.Get(ctx, 42)
-	fmt.Println(err == readthrough.ErrClosed)
+	fmt.Println(errors.Is(err, readthrough.ErrClosed))
 	// Output:
 	// <nil>
 	// true
