@@ -135,7 +135,8 @@ func TestPages_GoBlocksCompile(t *testing.T) {
 	require.NoError(t, err)
 	overlayFile := filepath.Join(dir, "overlay.json")
 	require.NoError(t, os.WriteFile(overlayFile, overlay, 0o600))
-	args := append([]string{"build", "-overlay", overlayFile, "-o", dir + "/"}, packages...) // programs too
+	// Without -o, which would leave out all but programs, and of several packages go keeps nothing.
+	args := append([]string{"build", "-overlay", overlayFile}, packages...)
 	out, err := exec.CommandContext(t.Context(), "go", args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
