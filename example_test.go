@@ -2,100 +2,83 @@ package readthrough_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough"
 )
 
-func exampleCache() (*readthrough.Cache, func()) {
-	server, err := miniredis.Run()
+// account is a row of the repository.
+type account struct {
+	ID   int64
+	Name string
+}
+
+// accountRepo stands for a database. It knows nothing of the cache.
+type accountRepo struct{ rows map[int64]account }
+
+func (r *accountRepo) FindAccount(_ context.Context, id int64) (account, error) {
+	fmt.Println("the database is asked for account", id)
+	if a, ok := r.rows[id]; ok {
+		return a, nil
+	}
+	return account{}, sql.ErrNoRows
+}
+
+func (r *accountRepo) SaveAccount(_ context.Context, a account) error {
+	r.rows[a.ID] = a
+	return nil
+}
+
+// A repository function is wrapped once, and called through the wrapper from then on.
+func Example() {
+	server, err := miniredis.Run() // in place of a Redis
 	if err != nil {
 		panic(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
-	cache := readthrough.Must(readthrough.NewCache(client, readthrough.WithRedisTimeout(5*time.Second)))
-	return cache, func() {
-		_ = cache.Close()
-		_ = client.Close()
-		server.Close()
-	}
-}
+	defer server.Close()
 
-func ExampleNew() {
-	cache, end := exampleCache()
-	defer end()
-	find := func(_ context.Context, id int) (string, error) {
-		fmt.Println("loading", id)
-		return "Ada", nil
-	}
-	users, err := readthrough.New(cache, "user", find, readthrough.Int, readthrough.WithTTL(time.Minute))
+	// The limits of the client and of the Cache are lax here, for busy test machines.
+	client, err := readthrough.Open("redis://" + server.Addr() + "?read_timeout=5s")
 	if err != nil {
 		panic(err)
 	}
-	for range 2 {
-		name, err := users.Get(context.Background(), 42)
-		fmt.Println(name, err)
+	defer client.Close()
+	cache, err := readthrough.NewCache(client, readthrough.WithRedisTimeout(5*time.Second))
+	if err != nil {
+		panic(err)
 	}
+	defer cache.Close()
+
+	repo := &accountRepo{rows: map[int64]account{42: {ID: 42, Name: "Ada"}}}
+	accounts, err := readthrough.New(cache, "account", repo.FindAccount, readthrough.Int,
+		readthrough.WithTTL(time.Minute),
+		readthrough.WithNotFound(time.Minute, sql.ErrNoRows))
+	if err != nil {
+		panic(err)
+	}
+
+	ctx := context.Background()
+	a, err := accounts.Get(ctx, 42) // a miss: loaded, and stored in Redis
+	fmt.Println(a.Name, err)
+	a, err = accounts.Get(ctx, 42) // a hit
+	fmt.Println(a.Name, err)
+
+	// A write goes to the database first, and then the cache is told.
+	err = repo.SaveAccount(ctx, account{ID: 42, Name: "Ada Lovelace"})
+	fmt.Println(errors.Join(err, accounts.Invalidate(context.WithoutCancel(ctx), 42)))
+	a, err = accounts.Get(ctx, 42)
+	fmt.Println(a.Name, err)
+
 	// Output:
-	// loading 42
+	// the database is asked for account 42
 	// Ada <nil>
 	// Ada <nil>
-}
-
-func ExampleWithNotFound() {
-	cache, end := exampleCache()
-	defer end()
-	errNoUser := errors.New("no such user")
-	find := func(_ context.Context, id int) (string, error) {
-		fmt.Println("loading", id)
-		return "", errNoUser
-	}
-	users := readthrough.Must(readthrough.New(cache, "user", find, readthrough.Int, readthrough.WithNotFound(time.Minute, errNoUser)))
-	for range 2 {
-		_, err := users.Get(context.Background(), 42)
-		fmt.Println(errors.Is(err, errNoUser))
-	}
-	// Output:
-	// loading 42
-	// true
-	// true
-}
-
-func ExampleReadThrough_Invalidate() {
-	cache, end := exampleCache()
-	defer end()
-	row := "old"
-	rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, string) (string, error) {
-		return row, nil
-	}, readthrough.String))
-	ctx := context.Background()
-	fmt.Println(rows.Get(ctx, "a"))
-	row = "new"
-	fmt.Println(rows.Invalidate(ctx, "a"))
-	fmt.Println(rows.Get(ctx, "a"))
-	// Output:
-	// old <nil>
 	// <nil>
-	// new <nil>
-}
-
-func ExampleSet() {
-	cache, end := exampleCache()
-	defer end()
-	ctx := context.Background()
-	fmt.Println(readthrough.Set(ctx, cache, "motd", "hello", time.Hour))
-	fmt.Println(readthrough.Get[string](ctx, cache, "motd"))
-	fmt.Println(cache.Delete(ctx, "motd"))
-	_, err := readthrough.Get[string](ctx, cache, "motd")
-	fmt.Println(errors.Is(err, readthrough.ErrMiss))
-	// Output:
-	// <nil>
-	// hello <nil>
-	// <nil>
-	// true
+	// the database is asked for account 42
+	// Ada Lovelace <nil>
 }

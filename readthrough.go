@@ -1,13 +1,3 @@
-// Package readthrough wraps a repository function so that it is served from Redis,
-// loaded once when it is not there, and never served stale after you said that it
-// changed.
-//
-//	users, err := readthrough.New(cache, "user", repo.FindUser, readthrough.Int, readthrough.WithTTL(time.Minute))
-//	user, err := users.Get(ctx, 42) // the signature of repo.FindUser
-//
-// A read goes top to bottom through this file: Get looks the key up in Redis, and
-// serves a hit. A miss joins the flight of its key (run.go), which takes the fill
-// lease in Redis, calls the loader (load.go) and stores what it returned.
 package readthrough
 
 import (
