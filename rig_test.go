@@ -2,8 +2,10 @@ package readthrough_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +14,104 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/internal/redistest"
 )
+
+func TestMain(m *testing.M) {
+	redistest.Parallel(8)
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(redistest.Redialer))
+}
+
+// newCache returns a Cache on a miniredis, with a client that tries everything once.
+func newCache(t testing.TB, opts ...readthrough.CacheOption) (*readthrough.Cache, *miniredis.Miniredis) {
+	t.Helper()
+	server := miniredis.RunT(t)
+	// Where a test has closed the server, one refused dial says as much as several, and sooner.
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1, DialerRetries: 1})
+	opts = append([]readthrough.CacheOption{readthrough.WithRedisTimeout(5 * time.Second)}, opts...)
+	cache, err := readthrough.NewCache(client, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, cache.Close())
+		require.NoError(t, client.Close())
+	})
+	return cache, server
+}
+
+type user struct {
+	Name string
+	Tags []string
+}
+
+// row is a row of a database whose loader, once it has read "old", says so and waits.
+type row struct {
+	atomic.Value
+	reading, goOn chan struct{}
+}
+
+func (r *row) load(context.Context, int) (string, error) {
+	v := r.Load().(string)
+	if v == "old" {
+		r.reading <- struct{}{}
+		<-r.goOn
+	}
+	return v, nil
+}
+
+func newRow(v string) *row {
+	r := &row{reading: make(chan struct{}), goOn: make(chan struct{})}
+	r.Store(v)
+	return r
+}
+
+// wrapper wraps load of an int key under the name "row".
+func wrapper[V any](t *testing.T, cache *readthrough.Cache, load readthrough.Loader[int, V], opts ...readthrough.Option) *readthrough.ReadThrough[int, V] {
+	t.Helper()
+	rt, err := readthrough.New(cache, "row", load, readthrough.Int, opts...)
+	require.NoError(t, err)
+	return rt
+}
+
+func constant[V any](v V) readthrough.Loader[int, V] {
+	return func(context.Context, int) (V, error) { return v, nil }
+}
+
+// recorder is an Observer that remembers the last event of each kind.
+type recorder struct {
+	mu    sync.Mutex
+	kinds map[readthrough.EventKind]readthrough.Event
+}
+
+func (r *recorder) Observe(_ context.Context, e readthrough.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kinds[e.Kind] = e
+}
+
+// fleet is n Caches with a client each: what n processes would have.
+func fleet(t *testing.T, n int, client func() redis.UniversalClient, opts ...readthrough.CacheOption) []*readthrough.Cache {
+	t.Helper()
+	caches := make([]*readthrough.Cache, n)
+	for i := range caches {
+		cache, err := readthrough.NewCache(client(), append([]readthrough.CacheOption{readthrough.WithRedisTimeout(5 * time.Second)}, opts...)...)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, cache.Close()) })
+		caches[i] = cache
+	}
+	return caches
+}
+
+// realCache is a cache on a server that is quick enough for thousands of keys.
+func realCache(t *testing.T) (*readthrough.Cache, *redis.Client) {
+	t.Helper()
+	client := redistest.Start(t).Client()
+	return fleet(t, 1, func() redis.UniversalClient { return client })[0], client
+}
+
+var errDown = errors.New("database down")
 
 // bubble is a Redis in a synctest bubble: nothing leaves the process, so that time is virtual, for the TTLs of Redis
 // too, and hours pass at once.

@@ -35,7 +35,7 @@ func getAll(t *testing.T, ids []int, get func(context.Context, int) (int, error)
 	wg.Wait()
 }
 
-func TestSingleGetsAreGatheredIntoOneBatch(t *testing.T) {
+func TestGather_LoadsSingleGetsInOneBatch(t *testing.T) {
 	for name, opts := range map[string][]readthrough.Option{
 		"lease":         nil,
 		"without lease": {readthrough.WithoutLease()},
@@ -55,9 +55,9 @@ func TestSingleGetsAreGatheredIntoOneBatch(t *testing.T) {
 	}
 }
 
-// TestTheWindowEndsAGroup runs in fake time, and so without Redis: a dead one is
+// TestGather_EndsWithWindow runs in fake time, and so without Redis: a dead one is
 // no reason not to gather.
-func TestTheWindowEndsAGroup(t *testing.T) {
+func TestGather_EndsWithWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := redis.NewClient(&redis.Options{MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
 			return nil, errors.New("no route")
@@ -77,7 +77,7 @@ func TestTheWindowEndsAGroup(t *testing.T) {
 	})
 }
 
-func TestWithoutAWindowNothingIsGathered(t *testing.T) {
+func TestGather_IsOffWithoutWindow(t *testing.T) {
 	cache, _ := newCache(t)
 	rows := wrapper(t, cache, func(_ context.Context, id int) (int, error) { return id * id, nil },
 		readthrough.WithBatchLoader(func(context.Context, []int) (map[int]int, error) {
@@ -88,7 +88,7 @@ func TestWithoutAWindowNothingIsGathered(t *testing.T) {
 	require.EqualValues(t, 10, rows.Stats().Loads)
 }
 
-func TestWhoLeavesAGroupLeavesAtOnceAndHarmsNobody(t *testing.T) {
+func TestGather_LetsCallerLeaveAtOnceWithoutHarm(t *testing.T) {
 	for _, leaves := range []int{0, 1} { // the first, which waits for the window, and another
 		cache, server := newCache(t)
 		loader := &squares{}
@@ -113,7 +113,7 @@ func TestWhoLeavesAGroupLeavesAtOnceAndHarmsNobody(t *testing.T) {
 	}
 }
 
-func TestWhenAllOfAGroupLeaveTheLoadIsCancelled(t *testing.T) {
+func TestGather_CancelsLoadWhenAllLeave(t *testing.T) {
 	cache, server := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache, gathering(2))
@@ -131,7 +131,7 @@ func TestWhenAllOfAGroupLeaveTheLoadIsCancelled(t *testing.T) {
 	require.Zero(t, rows.Stats().LoadErrors)
 }
 
-func TestErrorsOfAGroupAreOfTheirKeys(t *testing.T) {
+func TestGather_GivesEachKeyItsError(t *testing.T) {
 	failure := errors.New("database down")
 	for name, row := range map[string]struct {
 		load func(map[int]int) (map[int]int, error)
@@ -181,7 +181,7 @@ func TestErrorsOfAGroupAreOfTheirKeys(t *testing.T) {
 	}
 }
 
-func TestRefreshesAreGathered(t *testing.T) {
+func TestGather_TakesRefreshes(t *testing.T) {
 	cache, server := newCache(t)
 	loader := &squares{}
 	rows := loader.wrap(t, cache, gathering(10))
@@ -195,7 +195,7 @@ func TestRefreshesAreGathered(t *testing.T) {
 	requireNoLeases(t, server)
 }
 
-func TestRefreshesOfStaleValuesAreGathered(t *testing.T) {
+func TestGather_TakesRefreshesOfStaleValues(t *testing.T) {
 	cache, server := newCache(t)
 	loader := &squares{}
 	rows := loader.wrap(t, cache, gathering(10), readthrough.WithStale(time.Hour))
@@ -211,7 +211,7 @@ func TestRefreshesOfStaleValuesAreGathered(t *testing.T) {
 	requireNoLeases(t, server)
 }
 
-func TestStaleKeysOfOneGetManyAreRefreshedTogether(t *testing.T) {
+func TestGetMany_RefreshesItsStaleKeysTogether(t *testing.T) {
 	cache, server := newCache(t, readthrough.WithMaxRefreshes(1))
 	loader := &squares{}
 	rows := loader.wrap(t, cache, readthrough.WithStale(time.Hour))
@@ -236,9 +236,9 @@ func TestStaleKeysOfOneGetManyAreRefreshedTogether(t *testing.T) {
 	require.Zero(t, rows.Stats().SkippedRefreshes, "a refresh of many is one, and gives its place back")
 }
 
-// TestAGroupLargerThanABatchIsLoadedSideBySide fails by its deadline if the second
+// TestGather_LoadsBatchesOfLargeGroupSideBySide fails by its deadline if the second
 // batch waits for the first, whose callers have nothing to do with it.
-func TestAGroupLargerThanABatchIsLoadedSideBySide(t *testing.T) {
+func TestGather_LoadsBatchesOfLargeGroupSideBySide(t *testing.T) {
 	cache, _ := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache, gathering(2), readthrough.WithBatchSize(1))
@@ -255,7 +255,7 @@ func TestAGroupLargerThanABatchIsLoadedSideBySide(t *testing.T) {
 	require.Equal(t, []int{1, 2}, loader.asked())
 }
 
-func TestWhoComesAfterAnInvalidationIsGatheredAnew(t *testing.T) {
+func TestGather_StartsAnewAfterInvalidation(t *testing.T) {
 	cache, server := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache, gathering(2))

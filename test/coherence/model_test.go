@@ -1,6 +1,6 @@
 //go:build linux
 
-package readthrough_test
+package coherence
 
 import (
 	"cmp"
@@ -177,7 +177,7 @@ func visualize(t *testing.T, name string, ops []historyOp) {
 
 // Histories whose verdict is known: the check must tell these apart before it is
 // believed about others.
-func TestCoherenceModelTellsRightFromWrong(t *testing.T) {
+func TestModel_TellsRightFromWrong(t *testing.T) {
 	at := func(call, ret int64, a opKind, v int64) historyOp {
 		return historyOp{Action: a, Version: v, Call: call, Return: ret}
 	}

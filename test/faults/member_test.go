@@ -1,4 +1,4 @@
-package readthrough_test
+package faults
 
 import (
 	"context"
@@ -22,8 +22,6 @@ const (
 	memberEnv   = "READTHROUGH_TEST_MEMBER"
 	// patient has Open's client wait as long as the member's cache does.
 	patient = "?dial_timeout=30s&read_timeout=30s&write_timeout=30s&pool_timeout=30s"
-	// soon is far longer than anything that is waited for takes, even on a busy machine.
-	soon = 30 * time.Second
 )
 
 func init() { redistest.Register(memberEntry, runMember) }
@@ -35,7 +33,8 @@ type memberConfig struct {
 	TTL, LeaseTTL, LeaseWait time.Duration
 }
 
-func (c memberConfig) key() string   { return fmt.Sprintf("row:%d", c.Row) }
+func (c memberConfig) key() string { return fmt.Sprintf("row:%d", c.Row) }
+
 func (c memberConfig) lease() string { return fmt.Sprintf("{row:%d}:lease", c.Row) }
 
 // order is a line from the test to a member, report a line back. The database of the fleet is the test: a member's
@@ -332,18 +331,7 @@ func (f *processes) awaitLoad() *handle {
 	return receive(f.t, f.loads)
 }
 
-// receive returns what comes on ch, and fails the test if nothing does.
-func receive[T any](t *testing.T, ch <-chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-ch:
-	case <-time.After(soon):
-		require.FailNow(t, "nothing came")
-	}
-	return v
-}
-
-// requireValue waits for the report of a get whose goroutines must all have got v.
+// requireReport waits for the report of a get whose goroutines must all have got v.
 func requireReport(t *testing.T, v string, times int, done <-chan report) {
 	t.Helper()
 	r := receive(t, done)

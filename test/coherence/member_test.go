@@ -1,6 +1,6 @@
 //go:build linux
 
-package readthrough_test
+package coherence
 
 import (
 	"context"
@@ -21,7 +21,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough"
-	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
@@ -48,6 +47,7 @@ type memberReport struct {
 	Operations []historyOp
 	Stats      readthrough.Stats
 	Batches    int64  // calls of the batch loader
+	LostLeases int64  // that sabotage has taken from a load
 	Failed     string // what must not have happened
 }
 
@@ -162,9 +162,10 @@ func dawdle(percent int, limit time.Duration) {
 type historyPart struct {
 	*fleetMember
 	memberOrder
-	mix     mix
-	rows    *readthrough.ReadThrough[int, int64]
-	batches atomic.Int64
+	mix  mix
+	rows *readthrough.ReadThrough[int, int64]
+
+	batches, lostLeases atomic.Int64
 }
 
 func (m *fleetMember) run(o memberOrder) memberReport {
@@ -174,7 +175,7 @@ func (m *fleetMember) run(o memberOrder) memberReport {
 	if r.Operations, r.Stats, err = p.run(); err != nil {
 		r.Failed = err.Error()
 	}
-	r.Batches = p.batches.Load()
+	r.Batches, r.LostLeases = p.batches.Load(), p.lostLeases.Load()
 	return r
 }
 
@@ -325,13 +326,21 @@ func (c *historyClient) sabotage(ctx context.Context, k int) error {
 	if err != nil {
 		return err
 	}
-	if c.rng.IntN(2) == 0 {
-		key = lease.Key(key)
+	ofLease := c.rng.IntN(2) == 0
+	if ofLease {
+		key = "{" + key + "}:lease"
 	}
+	var there bool
 	if c.rng.IntN(2) == 0 {
-		return c.cache.Del(ctx, key).Err()
+		n, failed := c.cache.Del(ctx, key).Result()
+		there, err = n > 0, failed
+	} else {
+		there, err = c.cache.PExpire(ctx, key, time.Millisecond).Result()
 	}
-	return c.cache.PExpire(ctx, key, time.Millisecond).Err()
+	if ofLease && there {
+		c.lostLeases.Add(1)
+	}
+	return err
 }
 
 // machineTime is nanoseconds on the monotonic clock that all processes of the

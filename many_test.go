@@ -3,7 +3,6 @@ package readthrough_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -21,104 +20,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-// squares is a batch loader that remembers what it was asked for. With a gate, each
-// call says that it has begun, and waits to be let on.
-type squares struct {
-	mu    sync.Mutex
-	calls [][]int
-	began chan []int
-	goOn  chan struct{}
-}
-
-func gatedSquares() *squares {
-	return &squares{began: make(chan []int, 100), goOn: make(chan struct{})}
-}
-
-func (s *squares) load(ctx context.Context, ids []int) (map[int]int, error) {
-	s.mu.Lock()
-	s.calls = append(s.calls, slices.Clone(ids))
-	s.mu.Unlock()
-	if s.began != nil {
-		s.began <- ids
-		select {
-		case <-s.goOn:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	m := make(map[int]int, len(ids))
-	for _, id := range ids {
-		m[id] = id * id
-	}
-	return m, nil
-}
-
-// wrap wraps s under the name "row", with a loader for single keys that must not be called.
-func (s *squares) wrap(t *testing.T, cache *readthrough.Cache, opts ...readthrough.Option) *readthrough.ReadThrough[int, int] {
-	t.Helper()
-	return wrapper(t, cache, func(_ context.Context, id int) (int, error) {
-		return 0, fmt.Errorf("the single loader was called for %d", id)
-	}, append(opts, readthrough.WithBatchLoader(s.load))...)
-}
-
-// sizes is how many keys each call was given.
-func (s *squares) sizes() []int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sizes := make([]int, len(s.calls))
-	for i, ids := range s.calls {
-		sizes[i] = len(ids)
-	}
-	return sizes
-}
-
-// asked is all keys that were asked for, sorted.
-func (s *squares) asked() []int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(slices.Values(slices.Concat(s.calls...)))
-}
-
-// upTo is the ids from, from+1, ... to-1.
-func upTo(from, to int) []int {
-	ids := make([]int, 0, to-from)
-	for id := from; id < to; id++ {
-		ids = append(ids, id)
-	}
-	return ids
-}
-
-func squaresOf(ids []int) []readthrough.Result[int] {
-	results := make([]readthrough.Result[int], len(ids))
-	for i, id := range ids {
-		results[i].Value = id * id
-	}
-	return results
-}
-
-// leasesIn is the leases that are in server.
-func leasesIn(server *miniredis.Miniredis) []string {
-	return slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.HasSuffix(key, ":lease") })
-}
-
-func requireNoLeases(t *testing.T, server *miniredis.Miniredis) {
-	t.Helper()
-	require.Eventually(t, func() bool { return len(leasesIn(server)) == 0 }, 10*time.Second, time.Millisecond, "a lease was not given back")
-}
-
-// peak is the highest number of those who were in at a time.
-type peak struct{ in, highest atomic.Int64 }
-
-// visit is a query that takes its time.
-func (p *peak) visit() {
-	n := p.in.Add(1)
-	defer p.in.Add(-1)
-	for h := p.highest.Load(); n > h && !p.highest.CompareAndSwap(h, n); h = p.highest.Load() {
-	}
-	time.Sleep(time.Millisecond)
-}
-
-func TestGetManyAnswersEachKeyAsGetWould(t *testing.T) {
+func TestGetMany_AnswersEachKeyAsGetWould(t *testing.T) {
 	cache, server := newCache(t)
 	errNone := errors.New("none")
 	var asked []string
@@ -181,7 +83,28 @@ func TestGetManyAnswersEachKeyAsGetWould(t *testing.T) {
 	requireNoLeases(t, server)
 }
 
-func TestGetManyEndsWithItsContext(t *testing.T) {
+func TestGetMany_LoadsMissesInOneBatch(t *testing.T) {
+	cache, _ := newCache(t)
+	var batches atomic.Int64
+	rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, int) (int, error) {
+		return 0, errors.New("not called")
+	}, readthrough.Int, readthrough.WithBatchLoader(func(_ context.Context, ids []int) (map[int]int, error) {
+		batches.Add(1)
+		m := map[int]int{}
+		for _, id := range ids {
+			if id != 3 {
+				m[id] = id * id
+			}
+		}
+		return m, nil
+	})))
+	rs, err := rows.GetMany(t.Context(), []int{1, 2, 3})
+	require.NoError(t, err)
+	require.Equal(t, []readthrough.Result[int]{{Value: 1}, {Value: 4}, {Err: readthrough.ErrMiss}}, rs)
+	require.LessOrEqual(t, batches.Load(), int64(3))
+}
+
+func TestGetMany_EndsWithItsContext(t *testing.T) {
 	cache, server := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache)
@@ -203,7 +126,7 @@ func TestGetManyEndsWithItsContext(t *testing.T) {
 	require.Empty(t, results)
 }
 
-func TestALoadGoesOnForThoseWhoStay(t *testing.T) {
+func TestGetMany_LeavesLoadToThoseWhoJoinedIt(t *testing.T) {
 	cache, server := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache)
@@ -222,7 +145,8 @@ func TestALoadGoesOnForThoseWhoStay(t *testing.T) {
 	requireNoLeases(t, server)
 }
 
-func TestRoundTripsOfGetMany(t *testing.T) {
+func TestGetMany_CostsFewRoundTrips(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		cold int64
 		opts []readthrough.Option
@@ -251,7 +175,8 @@ func TestRoundTripsOfGetMany(t *testing.T) {
 	}
 }
 
-func TestBatchSizeIsTheMostThatOneCallIsGiven(t *testing.T) {
+func TestGetMany_GivesEachCallAtMostBatchSize(t *testing.T) {
+	t.Parallel()
 	client := redistest.Start(t).Client()
 	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
 	loader := &squares{}
@@ -265,7 +190,7 @@ func TestBatchSizeIsTheMostThatOneCallIsGiven(t *testing.T) {
 	require.EqualValues(t, 2500, client.DBSize(t.Context()).Val(), "and no lease is left")
 }
 
-func TestWithoutBatchLoaderNoMoreThan16CallsAtATime(t *testing.T) {
+func TestGetMany_CallsLoader16TimesAtOnceAtMost(t *testing.T) {
 	for name, row := range map[string]struct {
 		keys int
 		opts []readthrough.Option
@@ -296,7 +221,7 @@ func TestWithoutBatchLoaderNoMoreThan16CallsAtATime(t *testing.T) {
 	}
 }
 
-func TestABatchIsOneLoadOfWithLoadLimit(t *testing.T) {
+func TestGetMany_CountsBatchAsOneLoadOfLoadLimit(t *testing.T) {
 	cache, _ := newCache(t)
 	var p peak
 	loader := &squares{}
@@ -319,8 +244,8 @@ func TestABatchIsOneLoadOfWithLoadLimit(t *testing.T) {
 	require.Equal(t, slices.Repeat([]int{10}, 12), loader.sizes())
 }
 
-// TestWhatABatchLoaderDoesWrong has GetMany load keys 1 and 2, and a Get join 2.
-func TestWhatABatchLoaderDoesWrong(t *testing.T) {
+// TestGetMany_AnswersWhateverBatchLoaderDoesWrong has GetMany load keys 1 and 2, and a Get join 2.
+func TestGetMany_AnswersWhateverBatchLoaderDoesWrong(t *testing.T) {
 	failure, errNone := errors.New("database down"), errors.New("none")
 	lacks2 := func(context.Context) (map[int]int, error) { return map[int]int{1: 1}, nil }
 	notFound := readthrough.WithNotFound(time.Minute, errNone, errors.New("gone"))
@@ -413,7 +338,7 @@ func manyAndOne(rows *readthrough.ReadThrough[int, int], server *miniredis.Minir
 	return many, one
 }
 
-func TestGoexitInABatchLoaderIsAnErrorOfEachKey(t *testing.T) {
+func TestGetMany_ReturnsErrorOfEachKeyWhenBatchLoaderCallsGoexit(t *testing.T) {
 	cache, server := newCache(t)
 	rows := wrapper(t, cache, constant(-1), readthrough.WithBatchLoader(func(context.Context, []int) (map[int]int, error) {
 		runtime.Goexit()
@@ -427,7 +352,7 @@ func TestGoexitInABatchLoaderIsAnErrorOfEachKey(t *testing.T) {
 	require.Empty(t, server.Keys())
 }
 
-func TestAWriteDuringABatchLoadRefusesItsFillAlone(t *testing.T) {
+func TestGetMany_LosesOnlyFillsOfKeysWrittenMeanwhile(t *testing.T) {
 	for name, opts := range map[string][]readthrough.Option{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
 		t.Run(name, func(t *testing.T) {
 			cache, server := newCache(t)
@@ -453,4 +378,33 @@ func TestAWriteDuringABatchLoadRefusesItsFillAlone(t *testing.T) {
 			require.EqualValues(t, 3, rows.Stats().RefusedFills)
 		})
 	}
+}
+
+func TestGetMany_TakesKeysThatCannotBeCompared(t *testing.T) {
+	cache, _ := newCache(t)
+	rows := readthrough.Must(readthrough.New(cache, "row",
+		func(_ context.Context, path []string) (int, error) { return len(path), nil },
+		func(path []string) string { return strings.Join(path, "/") }))
+	results, err := rows.GetMany(t.Context(), [][]string{{"a"}, {"a", "b"}, {"a"}, nil})
+	require.NoError(t, err)
+	require.Equal(t, []readthrough.Result[int]{{Value: 1}, {Value: 2}, {Value: 1}, {Err: readthrough.ErrEmptyKey}}, results)
+}
+
+func TestGetMany_AnswersFromBatchLoaderWhileRedisIsDown(t *testing.T) {
+	cache, server := newCache(t)
+	loader := &squares{}
+	rows := loader.wrap(t, cache)
+	ids := upTo(0, 100)
+	server.Close()
+	for range 3 {
+		results, err := rows.GetMany(t.Context(), ids)
+		require.NoError(t, err)
+		require.Equal(t, squaresOf(ids), results)
+	}
+	require.Equal(t, []int{100, 100, 100}, loader.sizes())
+	require.ErrorContains(t, rows.SetMany(t.Context(), maps.All(map[int]int{7: 1})), "set row:7")
+	require.ErrorContains(t, rows.Invalidate(t.Context(), 8, 9), "invalidate row:8, row:9")
+	require.EqualValues(t, 3, cache.Stats().PendingInvalidations)
+	require.NoError(t, server.Start())
+	require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 5*time.Millisecond)
 }
