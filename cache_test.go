@@ -59,7 +59,7 @@ func staleRows(t *testing.T, rt *rows, n int) (ks []int) {
 	return ks
 }
 
-// closing is a Cache whose refresh is under way for a minute.
+// closing returns a Cache whose refresh is under way for a minute.
 func closing(t *testing.T, b *bubble, deaf bool) (*readthrough.Cache, *database) {
 	t.Helper()
 	db := &database{version: 1, deaf: deaf}

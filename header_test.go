@@ -28,8 +28,9 @@ func TestCacheStatus_DescribesInfo(t *testing.T) {
 	}
 }
 
-// The grammar of a cacheMember of Cache-Status, from RFC 9211 section 2 and RFC 8941 section 3: a token or a string, with
-// parameters whose values here are integers, tokens, or true by being left out.
+// The grammar of a cacheMember of Cache-Status, from RFC 9211 section 2 and RFC 8941 section 3: a
+// token or a string, with parameters whose values here are integers, tokens, or true by being left
+// out.
 var (
 	token       = `[A-Za-z*][-!#$%&'*+.^_|~0-9A-Za-z` + "`" + `:/]*`
 	quoted      = `"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"`

@@ -34,8 +34,8 @@ func askMany(rows *readthrough.ReadThrough[int, int], ids []int) <-chan many {
 	return got
 }
 
-// TestGetMany_TakesLeasesWithoutWaiting has two processes that each lead what the other
-// waits for, and loaders that go on only when told to.
+// TestGetMany_TakesLeasesWithoutWaiting has two processes that each lead what the other waits for,
+// and loaders that go on only when told to.
 func TestGetMany_TakesLeasesWithoutWaiting(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -68,8 +68,8 @@ func TestGetMany_TakesLeasesWithoutWaiting(t *testing.T) {
 	requireLeases(t, client, 0)
 }
 
-// TestGetMany_AnswersKeyOfOtherProcessBeforeItsBatch: the key came with the
-// very call whose other key is slow.
+// TestGetMany_AnswersKeyOfOtherProcessBeforeItsBatch: the key came with the very call whose other
+// key is slow.
 func TestGetMany_AnswersKeyOfOtherProcessBeforeItsBatch(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -133,8 +133,8 @@ func TestGetMany_LosesOnlyFillsOfKeysWrittenByOtherProcess(t *testing.T) {
 	requireLeases(t, server.Client(), 0)
 }
 
-// TestGetMany_StartsOverInOneBatch: who has joined a batch load too late for its
-// result is no reason to load each key for itself.
+// TestGetMany_StartsOverInOneBatch: who has joined a batch load too late for its result is no
+// reason to load each key for itself.
 func TestGetMany_StartsOverInOneBatch(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -156,8 +156,9 @@ func TestGetMany_StartsOverInOneBatch(t *testing.T) {
 	require.Zero(t, singles.Load(), "GetMany loads by the batch loader")
 }
 
-// TestGetMany_CostsFewPipelinesOfEachNodeOfCluster counts the pipelines of each node: one for each chunk of
-// 1000 keys, a lookup's of 500, and for the first fill one more, which teaches the node the script.
+// TestGetMany_CostsFewPipelinesOfEachNodeOfCluster counts the pipelines of each node: one for each
+// chunk of 1000 keys, a lookup's of 500, and for the first fill one more, which teaches the node
+// the script.
 func TestGetMany_CostsFewPipelinesOfEachNodeOfCluster(t *testing.T) {
 	t.Parallel()
 	const keys, lookups, chunks, masters = 10_000, 20, 10, 3
@@ -224,8 +225,8 @@ func TestGetMany_CostsFewPipelinesOfEachNodeOfCluster(t *testing.T) {
 	require.Zero(t, rows.Stats().RedisErrors)
 }
 
-// slowNode is a hook that has the keys of a pipeline that end in 7 fail, after a while: as those of a node that is down,
-// when the client tries again and again.
+// slowNode is a hook that has the keys of a pipeline that end in 7 fail, after a while: as those of
+// a node that is down, when the client tries again and again.
 type slowNode struct {
 	pipelineCounter
 	after time.Duration
@@ -247,8 +248,8 @@ func (s *slowNode) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pro
 
 var errNode = errors.New("node is down")
 
-// TestGetMany_WaitsOneBudgetForNodeThatIsDown counts the lookups of 4000 keys, which would be 8, two at a time: after two pairs
-// more time has passed than Redis has.
+// TestGetMany_WaitsOneBudgetForNodeThatIsDown counts the lookups of 4000 keys, which would be 8,
+// two at a time: after two pairs more time has passed than Redis has.
 func TestGetMany_WaitsOneBudgetForNodeThatIsDown(t *testing.T) {
 	t.Parallel()
 	const budget = time.Second
@@ -269,7 +270,8 @@ func TestGetMany_WaitsOneBudgetForNodeThatIsDown(t *testing.T) {
 	require.EqualValues(t, 4, trips.Load())
 }
 
-// refusing is a hook that refuses pipelines without giving their commands an error, as a limiter may.
+// refusing is a hook that refuses pipelines without giving their commands an error, as a limiter
+// may.
 type refusing struct {
 	pipelineCounter
 	over atomic.Bool

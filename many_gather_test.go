@@ -17,11 +17,11 @@ import (
 	"github.com/readthrough-go/readthrough"
 )
 
-// gathering is a window that only its size ends.
+// gathering returns a batch window that only its size ends.
 func gathering(size int) readthrough.Option { return readthrough.WithGather(time.Hour, size) }
 
-// getAll calls get for each of ids at the same time, and returns when it has got
-// the square of each.
+// getAll calls get for each of ids at the same time, and returns when it has got the square of
+// each.
 func getAll(t *testing.T, ids []int, get func(context.Context, int) (int, error)) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -55,8 +55,8 @@ func TestGather_LoadsSingleGetsInOneBatch(t *testing.T) {
 	}
 }
 
-// TestGather_EndsWithWindow runs in fake time, and so without Redis: a dead one is
-// no reason not to gather.
+// TestGather_EndsWithWindow runs in fake time, and so without Redis: a dead one is no reason not to
+// gather.
 func TestGather_EndsWithWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := redis.NewClient(&redis.Options{MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
@@ -236,8 +236,8 @@ func TestGetMany_RefreshesItsStaleKeysTogether(t *testing.T) {
 	require.Zero(t, rows.Stats().SkippedRefreshes, "a refresh of many is one, and gives its place back")
 }
 
-// TestGather_LoadsBatchesOfLargeGroupSideBySide fails by its deadline if the second
-// batch waits for the first, whose callers have nothing to do with it.
+// TestGather_LoadsBatchesOfLargeGroupSideBySide fails by its deadline if the second batch waits for
+// the first, whose callers have nothing to do with it.
 func TestGather_LoadsBatchesOfLargeGroupSideBySide(t *testing.T) {
 	cache, _ := newCache(t)
 	loader := gatedSquares()

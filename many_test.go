@@ -308,8 +308,8 @@ func TestGetMany_AnswersWhateverBatchLoaderDoesWrong(t *testing.T) {
 	}
 }
 
-// manyAndOne asks for 1 and 2 with GetMany and, once that holds the leases, for 2
-// with Get. A panic is the Err of a Result.
+// manyAndOne asks for 1 and 2 with GetMany and, once that holds the leases, for 2 with Get. A panic
+// is the Err of a Result.
 func manyAndOne(rows *readthrough.ReadThrough[int, int], server *miniredis.Miniredis) (many, one chan readthrough.Result[int]) {
 	many, one = make(chan readthrough.Result[int], 2), make(chan readthrough.Result[int], 1)
 	panicTo := func(results chan<- readthrough.Result[int]) {

@@ -100,7 +100,8 @@ func TestGet_CostsOneRoundTripForHitAndThreeForMiss(t *testing.T) {
 	}
 }
 
-// commandsSince is what the server was told since its last ResetStats, apart from what opens a connection.
+// commandsSince returns how often each command was sent to the server since its last ResetStats,
+// apart from what opens a connection.
 func commandsSince(server *redistest.Server) map[string]int64 {
 	calls := server.CommandStats()
 	for _, name := range []string{"hello", "client|setinfo", "client|maint_notifications", "config|resetstat", "info"} {
@@ -109,8 +110,8 @@ func commandsSince(server *redistest.Server) map[string]int64 {
 	return calls
 }
 
-// tripsAndCommands is a wrapper, its own server, and a function that says what a call costs there. Negative ids are
-// not found, and from 1,000,000 on the database is down.
+// tripsAndCommands returns a wrapper, its own server, and a function that says what a call costs
+// there. Negative ids are not found, and from 1,000,000 on the database is down.
 func tripsAndCommands(t *testing.T) (*readthrough.ReadThrough[int, int], *redistest.Server, func(call func()) (int64, map[string]int64)) {
 	server := redistest.Start(t)
 	client := server.Client()
@@ -172,8 +173,9 @@ func TestCalls_CostTheseRoundTrips(t *testing.T) {
 	}
 }
 
-// TestGet_TeachesRedisScriptWithFirstFill holds that the first fill of a process costs nothing more. The one exception is a server
-// that has forgotten its scripts: it is sent them in a fourth round trip.
+// TestGet_TeachesRedisScriptWithFirstFill holds that the first fill of a process costs nothing
+// more. The one exception is a server that has forgotten its scripts: it is sent them in a fourth
+// round trip.
 func TestGet_TeachesRedisScriptWithFirstFill(t *testing.T) {
 	t.Parallel()
 	rows, server, cost := tripsAndCommands(t)

@@ -82,7 +82,8 @@ func TestStale_ForgetsFailuresOnceLoadSucceeds(t *testing.T) {
 	})
 }
 
-// readEvery reads row 1 from each of the fleet again and again for a time, and hands each answer to check.
+// readEvery reads row 1 from each of the fleet again and again for a time, and hands each answer to
+// check.
 func readEvery(t *testing.T, step, total time.Duration, fleet []*rows, check func(answer)) {
 	t.Helper()
 	for until := time.Now().Add(total); time.Now().Before(until); pass(step) {
@@ -125,7 +126,8 @@ func TestStale_AnswersEveryReadThroughLoaderOutage(t *testing.T) {
 			require.Equal(t, 1, got.value)
 			require.Zero(t, got.took)
 		})
-		// 50 seconds of the minute are stale: attempts at 0, 1, 3, 7, 15, 25, 35 and 45 seconds, in each process.
+		// 50 seconds of the minute are stale: attempts at 0, 1, 3, 7, 15, 25, 35 and 45 seconds, in
+		// each process.
 		require.LessOrEqual(t, len(db.loads()), 1+2*8)
 		require.GreaterOrEqual(t, len(db.loads()), 1+8)
 
@@ -204,7 +206,8 @@ func TestStale_IsReplacedByNotFound(t *testing.T) {
 
 const patience = 200 * time.Millisecond
 
-// aged is a wrapper with patience, whose row 1 is stale in version 1, of a database in version 2.
+// aged returns a wrapper with patience, whose row 1 is stale in version 1, of a database in version
+// 2.
 func aged(t *testing.T, b *bubble) (*database, *rows) {
 	t.Helper()
 	db := &database{version: 1}

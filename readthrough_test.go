@@ -250,8 +250,8 @@ func TestGet_TakesForeignBytesForMissAndOverwritesThem(t *testing.T) {
 	require.NoError(t, err, "overwritten")
 }
 
-// TestGet_SurvivesEveryBitFlip flips each bit of an entry. The format has no
-// checksum, so a flip inside the value may show in it; it is never an error.
+// TestGet_SurvivesEveryBitFlip flips each bit of an entry. The format has no checksum, so a flip
+// inside the value may show in it; it is never an error.
 func TestGet_SurvivesEveryBitFlip(t *testing.T) {
 	cache, server := newCache(t)
 	rows := wrapper(t, cache, constant("Ada"))

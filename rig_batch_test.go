@@ -18,8 +18,8 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-// squares is a batch loader that remembers what it was asked for. With a gate, each
-// call says that it has begun, and waits to be let on.
+// squares is a batch loader that remembers what it was asked for. With a gate, each call says that
+// it has begun, and waits to be let on.
 type squares struct {
 	mu    sync.Mutex
 	calls [][]int
@@ -54,7 +54,7 @@ func (s *squares) wrap(t *testing.T, cache *readthrough.Cache, opts ...readthrou
 	}, append(opts, readthrough.WithBatchLoader(s.load))...)
 }
 
-// sizes is how many keys each call was given.
+// sizes returns how many keys each call was given.
 func (s *squares) sizes() []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +65,7 @@ func (s *squares) sizes() []int {
 	return sizes
 }
 
-// asked is all keys that were asked for, sorted.
+// asked returns all keys that the calls were given, sorted.
 func (s *squares) asked() []int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -76,7 +76,7 @@ func gatedSquares() *squares {
 	return &squares{began: make(chan []int, 100), goOn: make(chan struct{})}
 }
 
-// upTo is the ids from, from+1, ... to-1.
+// upTo returns the ids from, from+1, ... to-1.
 func upTo(from, to int) []int {
 	ids := make([]int, 0, to-from)
 	for id := from; id < to; id++ {
@@ -93,7 +93,7 @@ func squaresOf(ids []int) []readthrough.Result[int] {
 	return results
 }
 
-// leasesIn is the leases that are in server.
+// leasesIn returns the keys of the leases that server holds.
 func leasesIn(server *miniredis.Miniredis) []string {
 	return slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.HasSuffix(key, ":lease") })
 }
@@ -103,10 +103,10 @@ func requireNoLeases(t *testing.T, server *miniredis.Miniredis) {
 	require.Eventually(t, func() bool { return len(leasesIn(server)) == 0 }, 10*time.Second, time.Millisecond, "a lease was not given back")
 }
 
-// peak is the highest number of those who were in at a time.
+// peak counts how many queries run, and remembers the highest number at a time.
 type peak struct{ in, highest atomic.Int64 }
 
-// visit is a query that takes its time.
+// visit runs a query that takes a millisecond.
 func (p *peak) visit() {
 	n := p.in.Add(1)
 	defer p.in.Add(-1)

@@ -91,7 +91,7 @@ func (r *recorder) Observe(_ context.Context, e readthrough.Event) {
 	r.kinds[e.Kind] = e
 }
 
-// fleet is n Caches with a client each: what n processes would have.
+// fleet returns n Caches with a client each: what n processes would have.
 func fleet(t *testing.T, n int, client func() redis.UniversalClient, opts ...readthrough.CacheOption) []*readthrough.Cache {
 	t.Helper()
 	caches := make([]*readthrough.Cache, n)
@@ -104,7 +104,7 @@ func fleet(t *testing.T, n int, client func() redis.UniversalClient, opts ...rea
 	return caches
 }
 
-// realCache is a cache on a server that is quick enough for thousands of keys.
+// realCache returns a Cache on a redis-server, which is quick enough for thousands of keys.
 func realCache(t *testing.T) (*readthrough.Cache, *redis.Client) {
 	t.Helper()
 	client := redistest.Start(t).Client()
@@ -113,8 +113,8 @@ func realCache(t *testing.T) (*readthrough.Cache, *redis.Client) {
 
 var errDown = errors.New("database down")
 
-// bubble is a Redis in a synctest bubble: nothing leaves the process, so that time is virtual, for the TTLs of Redis
-// too, and hours pass at once.
+// bubble is a Redis in a synctest bubble: nothing leaves the process, so that time is virtual, for
+// the TTLs of Redis too, and hours pass at once.
 type bubble struct{ redis *miniredis.Miniredis }
 
 // inBubble runs a test in a bubble. All that it starts must end with it, or synctest fails it.
@@ -128,8 +128,8 @@ func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
 	})
 }
 
-// cache is a Cache with a client of its own: one process of a fleet. Its TTLs are exact, and its values stay stale for
-// a minute.
+// cache returns a Cache with a client of its own: one process of a fleet. Its TTLs are exact, and
+// its values stay stale for a minute.
 func (b *bubble) cache(t *testing.T, opts ...readthrough.CacheOption) *readthrough.Cache {
 	t.Helper()
 	client := b.client(t)
@@ -162,7 +162,7 @@ const (
 // rows is a wrapper of the database, as each test has one in each process.
 type rows = readthrough.ReadThrough[int, int]
 
-// process is a Cache with a wrapper of db.
+// process returns a wrapper of db in a Cache of its own.
 func (b *bubble) process(t *testing.T, db *database, opts ...readthrough.CacheOption) *rows {
 	t.Helper()
 	return wrapper(t, b.cache(t, opts...), db.load)
@@ -203,14 +203,14 @@ func (d *database) load(ctx context.Context, _ int) (int, error) {
 	}
 }
 
-// change is a change of the database, for loads that begin later.
+// change changes the database, for loads that begin later.
 func (d *database) change(change func(*database)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	change(d)
 }
 
-// loads is when each load began, once all that is under way waits for time to pass.
+// loads returns when each load began, once all that is under way waits for time to pass.
 func (d *database) loads() []time.Time {
 	synctest.Wait()
 	d.mu.Lock()
@@ -238,7 +238,7 @@ func ask(ctx context.Context, rt *rows, k int) answer {
 	return answer{v, info, err, time.Since(began)}
 }
 
-// asking is ask by a caller for whom nobody waits yet, who by now has come as far as he can.
+// asking asks on a goroutine of its own, and returns once that waits for time to pass.
 func asking(ctx context.Context, rt *rows, k int) <-chan answer {
 	answers := make(chan answer, 1)
 	go func() { answers <- ask(ctx, rt, k) }() // ends with the load, at the latest

@@ -260,7 +260,8 @@ func TestExpire_RefusesEmptyKey(t *testing.T) {
 	})
 }
 
-// The script is the same program on an imitation of Redis and on the real one only if both run it alike.
+// The script is the same program on an imitation of Redis and on the real one only if both run it
+// alike.
 func TestExpire_DoesTheSameInMiniredisAndRedis(t *testing.T) {
 	t.Parallel()
 	t.Run("miniredis", func(t *testing.T) {

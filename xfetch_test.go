@@ -21,8 +21,8 @@ func withBeta(beta float64) *ReadThrough[int, int] {
 	return &ReadThrough[int, int]{settings: settings{beta: beta}}
 }
 
-// TestXFetch_RefreshesAsOftenAsItsFormulaSays measures -beta*delta*ln(rand) >= left against its probability. With so
-// many samples, the tolerance is 8 standard deviations.
+// TestXFetch_RefreshesAsOftenAsItsFormulaSays measures -beta*delta*ln(rand) >= left against its
+// probability. With so many samples, the tolerance is 8 standard deviations.
 func TestXFetch_RefreshesAsOftenAsItsFormulaSays(t *testing.T) {
 	const delta, samples, tolerance = 200 * time.Millisecond, 40_000, 0.02
 	synctest.Test(t, func(t *testing.T) { // where no time passes between the samples
@@ -59,8 +59,8 @@ func TestXFetch_NeverRefreshesWithNothingToWeigh(t *testing.T) {
 	})
 }
 
-// stampede simulates readers of one entry that do not collapse their loads: how many loads begin before the first of
-// them has ended, and how long before the expiry the first begins.
+// stampede simulates readers of one entry that do not collapse their loads: how many loads begin
+// before the first of them has ended, and how long before the expiry the first begins.
 func stampede(arrivals *rand.Rand, beta float64) (loads int, ahead time.Duration) {
 	const delta, left, rate = 500 * time.Millisecond, 10 * time.Second, 40 // reads a second
 	rt, found := withBeta(beta), hit(delta, left)

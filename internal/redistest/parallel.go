@@ -5,9 +5,9 @@ import (
 	"strconv"
 )
 
-// Parallel lets n tests that call t.Parallel run at a time, where the command line has no -parallel. The default is
-// the number of CPUs, which is too few for tests that mostly wait: for a server, a lease, an election. It is called in
-// TestMain, after [RunIfChild].
+// Parallel lets n tests that call t.Parallel run at a time, where the command line has no
+// -parallel. The default is the number of CPUs, which is too few for tests that mostly wait: for a
+// server, a lease, an election. It is called in TestMain, after [RunIfChild].
 func Parallel(n int) {
 	flag.Parse()
 	given := false

@@ -98,8 +98,8 @@ const (
 	stuckAfter = 2 * time.Minute
 )
 
-// historyDriver runs histories in its processes and has each checked. All of its fields
-// are the test's goroutine's.
+// historyDriver runs histories in its processes and has each checked. All of its fields are the
+// test's goroutine's.
 type historyDriver struct {
 	t        *testing.T
 	members  []*redistest.Proc
@@ -132,9 +132,9 @@ type historyVerdict struct {
 	shown   []historyOp // of the key, if the result is not Ok
 }
 
-// TestHistories_AreCoherent is the check of the first promise: what several
-// processes saw of the cache while they read and wrote, and were stopped in the
-// middle of it, can be explained by the model.
+// TestHistories_AreCoherent is the check of the first promise: what several processes saw of the
+// cache while they read and wrote, and were stopped in the middle of it, can be explained by the
+// model.
 func TestHistories_AreCoherent(t *testing.T) {
 	t.Parallel()
 	histories := *coherenceHistories
@@ -330,7 +330,7 @@ func addStats(sum *readthrough.Stats, s readthrough.Stats) {
 	}
 }
 
-// statsLine is the counts that are not zero.
+// statsLine returns the counts that are not zero.
 func statsLine(s readthrough.Stats) string {
 	var line strings.Builder
 	for i, v := 0, reflect.ValueOf(s); i < v.NumField(); i++ {

@@ -19,9 +19,9 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-// mutation switches a rule of the protocol off, or a part of one: in a file of the library, the old text, which occurs
-// in it exactly once, becomes the new one. Either is Go statements, or lines of a Lua script. Mutations of the same
-// mutant are switched together.
+// mutation switches a rule of the protocol off, or a part of one: in a file of the library, the old
+// text, which occurs in it exactly once, becomes the new one. Either is Go statements, or lines of
+// a Lua script. Mutations of the same mutant are switched together.
 type mutation struct {
 	mutant   string
 	language language
@@ -62,8 +62,8 @@ var mutations = []mutation{
 // mutantEnv names the mutant that a mutated binary is. It is none of them without.
 const mutantEnv = "READTHROUGH_TEST_MUTANT"
 
-// TestHistories_ExposeEachMutant is why TestHistories_AreCoherent can be believed: with any rule of the protocol
-// switched off, it fails. All mutants are one binary, so that it is built once.
+// TestHistories_ExposeEachMutant is why TestHistories_AreCoherent can be believed: with any rule of
+// the protocol switched off, it fails. All mutants are one binary, so that it is built once.
 func TestHistories_ExposeEachMutant(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the tests anew")
@@ -103,7 +103,8 @@ func runMutant(t *testing.T, binary, mutant string, histories int) (string, erro
 	return string(out), err
 }
 
-// buildMutants builds this test binary with all mutations laid over the sources, each behind a switch.
+// buildMutants builds this test binary with all mutations laid over the sources, each behind a
+// switch.
 func buildMutants(t *testing.T) string {
 	root, err := filepath.Abs("../..")
 	require.NoError(t, err)
@@ -134,7 +135,7 @@ func buildMutants(t *testing.T) string {
 	return binary
 }
 
-// mutationsByText is the mutations of each old text in each file.
+// mutationsByText returns the mutations of each old text in each file.
 func mutationsByText() map[string]map[string][]mutation {
 	files := make(map[string]map[string][]mutation)
 	for _, m := range mutations {
@@ -146,7 +147,7 @@ func mutationsByText() map[string]map[string][]mutation {
 	return files
 }
 
-// switchOf is source that does what old does, unless the binary is one of the mutants.
+// switchOf returns source that does what old does, unless the binary is one of the mutants.
 func switchOf(old string, alternatives []mutation) string {
 	if alternatives[0].language == inLua { // within a string in backquotes
 		cases := ""
@@ -162,7 +163,7 @@ func switchOf(old string, alternatives []mutation) string {
 	return fmt.Sprintf("switch mutant {\n%sdefault:\n%s\n}", cases, old)
 }
 
-// switchSource is a file for the package of source that says which mutant the binary is.
+// switchSource returns a file for the package of source that says which mutant the binary is.
 func switchSource(t *testing.T, source string) string {
 	clause := regexp.MustCompile(`(?m)^package \w+$`).FindString(source)
 	require.NotEmpty(t, clause)

@@ -1,6 +1,7 @@
-// Package coherence checks the first promise of the cache from outside: what several processes saw of it while they
-// read and wrote, and were stopped in the middle of it, can be explained by a model. That the check would find a
-// violation is checked as well, with the library's rules switched off one by one.
+// Package coherence checks the first promise of the cache from outside: what several processes saw
+// of it while they read and wrote, and were stopped in the middle of it, can be explained by a
+// model. That the check would find a violation is checked as well, with the library's rules
+// switched off one by one.
 package coherence
 
 import (

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// tooLong is more than a caller waits on the busiest machine, and less than go-redis's own timeouts: 3 s for a
-	// read and 5 s for a dial, each several times over.
+	// tooLong is more than a caller waits on the busiest machine, and less than go-redis's own
+	// timeouts: 3 s for a read and 5 s for a dial, each several times over.
 	tooLong = 2 * time.Second
-	// hitsBack is twice what hits take to be back once Redis is: up to a second until the pool of go-redis dials
-	// again, and another until the breaker lets a probe through.
+	// hitsBack is twice what hits take to be back once Redis is: up to a second until the pool of
+	// go-redis dials again, and another until the breaker lets a probe through.
 	hitsBack = 4 * time.Second
 	// openFor is WithBreaker's default: how often an open breaker lets a probe through.
 	openFor = time.Second
@@ -68,7 +68,8 @@ func pauseClients(t *testing.T, s *redistest.Server) {
 	require.NoError(t, s.Client().Do(t.Context(), "client", "pause", pauseFor.Milliseconds(), "all").Err())
 }
 
-// awaitAnswer returns when the server answers. A pause of all clients holds up what would end it, too.
+// awaitAnswer returns when the server answers. A pause of all clients holds up what would end it,
+// too.
 func awaitAnswer(t *testing.T, s *redistest.Server) {
 	patient := s.Client(func(o *redis.Options) { o.ReadTimeout = time.Minute })
 	require.NoError(t, patient.Ping(t.Context()).Err())
@@ -80,7 +81,8 @@ func setMaxMemory(limit string) func(*testing.T, *redistest.Server) {
 	}
 }
 
-// loadSlowly restarts the server with its data, and with so much more that it says LOADING until loadFast.
+// loadSlowly restarts the server with its data, and with so much more that it says LOADING until
+// loadFast.
 func loadSlowly(t *testing.T, s *redistest.Server) {
 	noise := make([]byte, 1024)
 	_, err := s.Client().Pipelined(t.Context(), func(p redis.Pipeliner) error {
@@ -114,8 +116,8 @@ func opened(t *testing.T, url string) func() redis.UniversalClient {
 	}
 }
 
-// TestGet_AnswersThroughEveryFault has each fault happen to the users of a client of go-redis's defaults, and of one
-// from Open. When all is over, nothing runs on.
+// TestGet_AnswersThroughEveryFault has each fault happen to the users of a client of go-redis's
+// defaults, and of one from Open. When all is over, nothing runs on.
 func TestGet_AnswersThroughEveryFault(t *testing.T) {
 	noNewGoroutines := goleak.IgnoreCurrent()
 	t.Run("fault", func(t *testing.T) {
@@ -139,8 +141,8 @@ func TestGet_AnswersThroughEveryFault(t *testing.T) {
 	goleak.VerifyNone(t, noNewGoroutines, goleak.IgnoreAnyFunction(redistest.Redialer))
 }
 
-// failOverCluster has the master killed that holds all the rows, and its replica take over. One of the two processes
-// has a client of go-redis's defaults, the other one from Open.
+// failOverCluster has the master killed that holds all the rows, and its replica take over. One of
+// the two processes has a client of go-redis's defaults, the other one from Open.
 func failOverCluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, 3, 1)
@@ -155,7 +157,7 @@ func failOverCluster(t *testing.T) {
 	failover.strike(t, cluster.Masters()[0], ids, inTurn(client, opened(t, cluster.URL())))
 }
 
-// failOverSentinel is failOverCluster for a master with sentinels.
+// failOverSentinel does the same to a master with sentinels.
 func failOverSentinel(t *testing.T) {
 	t.Parallel()
 	sentinel := redistest.StartSentinel(t)

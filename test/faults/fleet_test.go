@@ -37,7 +37,8 @@ func testFleet(t *testing.T, url string) {
 		{"Set elsewhere refuses the fill of an older load", noOlderFillAfterSet},
 	} {
 		t.Run(promise.name, func(t *testing.T) {
-			// Nothing here is about the end of a lease, which a process that gets no CPU for a while would see.
+			// Nothing here is about the end of a lease, which a process that gets no CPU for a
+			// while would see.
 			promise.test(t, memberConfig{URL: url, Row: row, LeaseTTL: soon, LeaseWait: 10 * soon})
 		})
 	}
@@ -57,7 +58,8 @@ func (f *processes) everyone(o order) (done []<-chan report) {
 	return done
 }
 
-// finish waits until all is done, with load answering each load that this leads to. It returns how many there were.
+// finish waits until all is done, with load answering each load that this leads to. It returns how
+// many there were.
 func (f *processes) finish(done []<-chan report, load func(*handle)) (reports []report, loads int) {
 	f.t.Helper()
 	late := time.After(soon)

@@ -34,7 +34,8 @@ func TestGet_ReturnsToLeavingCallerWhileRedisHangs(t *testing.T) {
 	require.ErrorIs(t, within(t, gone), context.Canceled)
 }
 
-// TestGet_WaitsNoLongerThanBudgetForHungRedis has callers queue behind those whom Redis does not answer.
+// TestGet_WaitsNoLongerThanBudgetForHungRedis has callers queue behind those whom Redis does not
+// answer.
 func TestGet_WaitsNoLongerThanBudgetForHungRedis(t *testing.T) {
 	t.Parallel()
 	const budget = 2 * time.Second // half of it is what a busy machine may add
@@ -67,9 +68,9 @@ func TestGet_AnswersWhileRedisIsFull(t *testing.T) {
 	require.EqualValues(t, 1, rows.Stats().RedisErrors)
 }
 
-// TestCalls_WaitOneBudgetForHungRedis counts the round trips that calls for several chunks
-// wait for: once Redis has not answered, there is nothing to wait for again. GetMany
-// has two of them under way at a time.
+// TestCalls_WaitOneBudgetForHungRedis counts the round trips that calls for several chunks wait
+// for: once Redis has not answered, there is nothing to wait for again. GetMany has two of them
+// under way at a time.
 func TestCalls_WaitOneBudgetForHungRedis(t *testing.T) {
 	t.Parallel()
 	for name, call := range map[string]func(*testing.T, *readthrough.ReadThrough[int, int]){
@@ -107,8 +108,8 @@ func TestCalls_WaitOneBudgetForHungRedis(t *testing.T) {
 	}
 }
 
-// chunkLog remembers the pipelines about many keys by the first of them, so that a chunk that is sent again in the
-// background counts once.
+// chunkLog remembers the pipelines about many keys by the first of them, so that a chunk that is
+// sent again in the background counts once.
 type chunkLog struct {
 	mu    sync.Mutex
 	first map[string]bool
@@ -116,7 +117,7 @@ type chunkLog struct {
 
 var rowKey = regexp.MustCompile(`row:\d+`)
 
-// note is a tripHook.
+// note notes a round trip: it is a tripHook.
 func (l *chunkLog) note(cmds []redis.Cmder, send func() error) error {
 	l.mu.Lock()
 	if len(cmds) > 100 {

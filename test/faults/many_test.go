@@ -74,8 +74,8 @@ const batchMember = "member that asks for many"
 
 func init() { redistest.Register(batchMember, runBatchMember) }
 
-// runBatchMember is one process of the fleet: it waits for its input to end, asks,
-// and writes what it has loaded.
+// runBatchMember runs one process of the fleet: it waits for its input to end, asks, and writes
+// what it has loaded.
 func runBatchMember() int {
 	client := redis.NewClient(&redis.Options{Addr: os.Getenv("REDIS_ADDR")})
 	cache := readthrough.Must(readthrough.NewCache(client, readthrough.WithRedisTimeout(5*time.Second)))

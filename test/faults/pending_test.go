@@ -45,7 +45,7 @@ func newRow(v string) *row {
 
 func (r *row) load(context.Context, int) (string, error) { return r.Load().(string), nil }
 
-// writerAndReader are two wrappers of the same rows. The cable is the writer's.
+// writerAndReader returns two wrappers of the same rows. The cable is the writer's.
 func writerAndReader(t *testing.T, c *cable) (writer *readthrough.Cache, write, read *readthrough.ReadThrough[int, string], rows *row) {
 	server := redistest.Start(t)
 	writer = fleet(t, 1, func() redis.UniversalClient { return c.client(server) })[0]
@@ -132,7 +132,8 @@ func TestClose_TriesPendingInvalidationsLastTime(t *testing.T) {
 	rows.Store("after")
 	c.cut.Store(true)
 	require.Error(t, write.Invalidate(t.Context(), 1, 2))
-	// The pause before the next attempt in the background doubles: by now it is so long that Close comes first.
+	// The pause before the next attempt in the background doubles: by now it is so long that Close
+	// comes first.
 	require.Eventually(t, func() bool { return c.attempts.Load() >= 5 }, soon, time.Millisecond)
 
 	c.cut.Store(false)

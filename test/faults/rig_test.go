@@ -1,5 +1,6 @@
-// Package faults tests what callers of the cache see while Redis is refused, killed, paused, full, loading or failing
-// over, and while processes of the fleet are paused or killed. The servers and the processes are real.
+// Package faults tests what callers of the cache see while Redis is refused, killed, paused, full,
+// loading or failing over, and while processes of the fleet are paused or killed. The servers and
+// the processes are real.
 package faults
 
 import (
@@ -75,7 +76,8 @@ func (s *squares) asked() []int {
 	return slices.Sorted(slices.Values(s.keys))
 }
 
-// wrap wraps s under the name "row". A value of the loader for single keys would show: it is negative.
+// wrap wraps s under the name "row". A value of the loader for single keys would show: it is
+// negative.
 func (s *squares) wrap(t *testing.T, cache *readthrough.Cache) *readthrough.ReadThrough[int, int] {
 	t.Helper()
 	return wrapper(t, cache, constant(-1), readthrough.WithBatchLoader(s.load))
@@ -119,7 +121,8 @@ func receive[T any](t *testing.T, ch <-chan T) (v T) {
 	return v
 }
 
-// tripHook is a hook for a whole round trip, of one command or a pipeline. Where it fails, so does each command.
+// tripHook is a hook for a whole round trip, of one command or a pipeline. Where it fails, so does
+// each command.
 type tripHook func(cmds []redis.Cmder, send func() error) error
 
 func (h tripHook) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -143,7 +146,7 @@ func fail(cmds []redis.Cmder, err error) error {
 	return err
 }
 
-// once is a client that learns of an outage at its first attempt.
+// once has a client learn of an outage at its first attempt.
 func once(o *redis.Options) { o.MaxRetries, o.DialerRetries = -1, 1 }
 
 // requireNoLeases waits until there is no lease in the Redis of client.

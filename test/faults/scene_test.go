@@ -27,8 +27,8 @@ type scene struct {
 	seen  *eventSet
 }
 
-// strike tells the story of a fault: what callers see before it, while it lasts and after it. The ids are of rows that
-// are cached on the server.
+// strike tells the story of a fault: what callers see before it, while it lasts and after it. The
+// ids are of rows that are cached on the server.
 func (f fault) strike(t *testing.T, server *redistest.Server, ids []int, client func() redis.UniversalClient) {
 	t.Helper()
 	s := &scene{fault: f, ids: ids[1:], table: newTable(ids[0]), asks: &askCounter{}, seen: &eventSet{}}
@@ -90,7 +90,8 @@ func (s *scene) breakMidLoad(t *testing.T, server *redistest.Server) {
 	require.NoError(t, within(t, got))
 }
 
-// crowdIsServed has 32 callers at a time ask for all rows. Each gets what is in the table, and soon.
+// crowdIsServed has 32 callers at a time ask for all rows. Each gets what is in the table, and
+// soon.
 func (s *scene) crowdIsServed(t *testing.T) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -132,7 +133,8 @@ func (s *scene) breakerOpens(t *testing.T) {
 	require.LessOrEqual(t, s.asks.Load()-before, 1+int64(time.Since(began)/openFor), "only probes are sent")
 }
 
-// write changes three rows, and says so in each of the three ways. Who does learns that Redis does not know yet.
+// write changes three rows, and says so in each of the three ways. Who does learns that Redis does
+// not know yet.
 func (s *scene) write(t *testing.T) {
 	t.Helper()
 	began := time.Now()
@@ -160,7 +162,8 @@ func (s *scene) awaitInvalidations(t *testing.T) {
 	require.Eventually(t, func() bool { return s.cache.Stats().PendingInvalidations == 0 }, 10*time.Second, time.Millisecond)
 }
 
-// nothingIsStale checks that what was written during the fault has reached Redis, for this process and the other.
+// nothingIsStale checks that what was written during the fault has reached Redis, for this process
+// and the other.
 func (s *scene) nothingIsStale(t *testing.T) {
 	t.Helper()
 	s.awaitInvalidations(t)
@@ -191,7 +194,8 @@ func within(t *testing.T, got <-chan error) error {
 	}
 }
 
-// table is a table of a database. A load of its held row says how it is told to go on, and waits for that.
+// table is a table of a database. A load of its held row says how it is told to go on, and waits
+// for that.
 type table struct {
 	versions [100]atomic.Int64
 	held     int
@@ -200,7 +204,7 @@ type table struct {
 
 func (tb *table) change(id int) { tb.versions[id].Add(1) }
 
-// row is what the row holds now: no two rows, and no two versions of one, are alike.
+// row returns what the row holds now: no two rows, and no two versions of one, are alike.
 func (tb *table) row(id int) int64 { return tb.versions[id].Load()*int64(len(tb.versions)) + int64(id) }
 
 func (tb *table) load(_ context.Context, id int) (int64, error) {
@@ -217,7 +221,7 @@ func newTable(held int) *table { return &table{held: held, loading: make(chan ch
 // askCounter counts what callers of Get begin with: the GET of a lookup and the SET of a lease.
 type askCounter struct{ atomic.Int64 }
 
-// note is a tripHook.
+// note counts a round trip: it is a tripHook.
 func (c *askCounter) note(cmds []redis.Cmder, send func() error) error {
 	if name := cmds[0].Name(); name == "get" || name == "set" {
 		c.Add(1)
