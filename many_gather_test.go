@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
@@ -59,9 +59,11 @@ func TestGather_LoadsSingleGetsInOneBatch(t *testing.T) {
 // gather.
 func TestGather_EndsWithWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := redis.NewClient(&redis.Options{MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
-			return nil, errors.New("no route")
-		}})
+		client := redis.NewClient(&redis.Options{
+			MaxRetries: -1, DialerRetries: 1,
+			Dialer:                   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route") },
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}, // else it looks names up
+		})
 		cache := readthrough.Must(readthrough.NewCache(client))
 		loader := &squares{}
 		rows := loader.wrap(t, cache, readthrough.WithGather(time.Minute, 1000))
@@ -90,26 +92,27 @@ func TestGather_IsOffWithoutWindow(t *testing.T) {
 
 func TestGather_LetsCallerLeaveAtOnceWithoutHarm(t *testing.T) {
 	for _, leaves := range []int{0, 1} { // the first, which waits for the window, and another
-		cache, server := newCache(t)
-		loader := &squares{}
-		rows := loader.wrap(t, cache, gathering(4))
-		ctx, cancel := context.WithCancel(t.Context())
-		gone, stays := make(chan error), make(chan int)
-		ask := []func(){
-			func() { _, err := rows.Get(ctx, 1); gone <- err },
-			func() { v, _ := rows.Get(context.Background(), 2); stays <- v },
-		}
-		go ask[leaves]()
-		require.Eventually(t, func() bool { return rows.Stats().Misses == 1 }, 5*time.Second, time.Millisecond)
-		go ask[1-leaves]()
-		require.Eventually(t, func() bool { return rows.Stats().Misses == 2 }, 5*time.Second, time.Millisecond)
-		cancel()
-		require.ErrorIs(t, <-gone, context.Canceled)
-		require.Empty(t, loader.sizes(), "the window is still open")
-		getAll(t, []int{3, 4}, rows.Get)
-		require.Equal(t, 4, <-stays)
-		require.Len(t, loader.sizes(), 1)
-		requireNoLeases(t, server)
+		inBubble(t, func(t *testing.T, b *bubble) {
+			loader := &squares{}
+			rows := loader.wrap(t, b.cache(t), gathering(4))
+			ctx, cancel := context.WithCancel(t.Context())
+			gone, stays := make(chan error), make(chan int)
+			ask := []func(){
+				func() { _, err := rows.Get(ctx, 1); gone <- err },
+				func() { v, _ := rows.Get(context.Background(), 2); stays <- v },
+			}
+			go ask[leaves]()
+			synctest.Wait()
+			go ask[1-leaves]()
+			synctest.Wait()
+			cancel()
+			require.ErrorIs(t, <-gone, context.Canceled)
+			require.Empty(t, loader.sizes(), "the window is still open")
+			getAll(t, []int{3, 4}, rows.Get)
+			require.Equal(t, 4, <-stays)
+			require.Len(t, loader.sizes(), 1)
+			requireNoLeases(t, b.redis)
+		})
 	}
 }
 
@@ -256,22 +259,21 @@ func TestGather_LoadsBatchesOfLargeGroupSideBySide(t *testing.T) {
 }
 
 func TestGather_StartsAnewAfterInvalidation(t *testing.T) {
-	cache, server := newCache(t)
-	loader := gatedSquares()
-	rows := loader.wrap(t, cache, gathering(2))
-	done := make(chan struct{}, 2)
-	get := func() { getAll(t, []int{1, 2}, rows.Get); done <- struct{}{} }
-	go get()
-	<-loader.began
-	require.NoError(t, cache.Delete(t.Context(), "row:1", "row:2"))
-	go get() // joins the load that was under way
-	for rows.Stats().Misses < 4 {
-		runtime.Gosched()
-	}
-	close(loader.goOn)
-	<-done
-	<-done
-	require.Equal(t, slices.Repeat([]int{2}, 2), loader.sizes())
-	require.EqualValues(t, 2, rows.Stats().RefusedFills)
-	requireNoLeases(t, server)
+	inBubble(t, func(t *testing.T, b *bubble) {
+		cache, loader := b.cache(t), gatedSquares()
+		rows := loader.wrap(t, cache, gathering(2))
+		done := make(chan struct{}, 2)
+		get := func() { getAll(t, []int{1, 2}, rows.Get); done <- struct{}{} }
+		go get()
+		<-loader.began
+		require.NoError(t, cache.Delete(t.Context(), "row:1", "row:2"))
+		go get() // joins the load that is under way
+		synctest.Wait()
+		close(loader.goOn)
+		<-done
+		<-done
+		require.Equal(t, slices.Repeat([]int{2}, 2), loader.sizes())
+		require.EqualValues(t, 2, rows.Stats().RefusedFills)
+		requireNoLeases(t, b.redis)
+	})
 }

@@ -10,9 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -127,22 +127,23 @@ func TestGetMany_EndsWithItsContext(t *testing.T) {
 }
 
 func TestGetMany_LeavesLoadToThoseWhoJoinedIt(t *testing.T) {
-	cache, server := newCache(t)
-	loader := gatedSquares()
-	rows := loader.wrap(t, cache)
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan error)
-	go func() { _, err := rows.GetMany(ctx, upTo(0, 10)); gone <- err }()
-	<-loader.began
-	stays := make(chan int)
-	go func() { v, _ := rows.Get(context.Background(), 7); stays <- v }()
-	require.Eventually(t, func() bool { return rows.Stats().Misses == 11 }, 5*time.Second, time.Millisecond)
-	cancel()
-	require.ErrorIs(t, <-gone, context.Canceled)
-	close(loader.goOn)
-	require.Equal(t, 49, <-stays)
-	require.Equal(t, []int{10}, loader.sizes())
-	requireNoLeases(t, server)
+	inBubble(t, func(t *testing.T, b *bubble) {
+		loader := gatedSquares()
+		rows := loader.wrap(t, b.cache(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() { _, err := rows.GetMany(ctx, upTo(0, 10)); gone <- err }()
+		<-loader.began
+		stays := make(chan int)
+		go func() { v, _ := rows.Get(context.Background(), 7); stays <- v }()
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-gone, context.Canceled)
+		close(loader.goOn)
+		require.Equal(t, 49, <-stays)
+		require.Equal(t, []int{10}, loader.sizes())
+		requireNoLeases(t, b.redis)
+	})
 }
 
 func TestGetMany_CostsFewRoundTrips(t *testing.T) {
@@ -265,77 +266,69 @@ func TestGetMany_AnswersWhateverBatchLoaderDoesWrong(t *testing.T) {
 		"foreign": {load: func(context.Context) (map[int]int, error) { return map[int]int{0: 5, 1: 1, 2: 4, 3: 7}, nil },
 			want: []readthrough.Result[int]{{Value: 1}, {Value: 4}}, stored: []string{"row:1", "row:2"}},
 		"timeout": {load: func(ctx context.Context) (map[int]int, error) { <-ctx.Done(); return nil, ctx.Err() },
-			opt: readthrough.WithLoadTimeout(500 * time.Millisecond), err: context.DeadlineExceeded},
+			opt: readthrough.WithLoadTimeout(time.Second), err: context.DeadlineExceeded},
 		"panic": {load: func(context.Context) (map[int]int, error) { panic(failure) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cache, server := newCache(t)
-			opts := []readthrough.Option{readthrough.WithBatchLoader(func(ctx context.Context, _ []int) (map[int]int, error) {
-				for ctx.Err() == nil && cache.Stats().Misses < 3 {
-					runtime.Gosched() // until the Get has joined
+			inBubble(t, func(t *testing.T, b *bubble) {
+				began, goOn := make(chan struct{}), make(chan struct{})
+				opts := []readthrough.Option{readthrough.WithBatchLoader(func(ctx context.Context, _ []int) (map[int]int, error) {
+					close(began)
+					<-goOn
+					return row.load(ctx)
+				})}
+				if row.opt != nil {
+					opts = append(opts, row.opt)
 				}
-				return row.load(ctx)
-			})}
-			if row.opt != nil {
-				opts = append(opts, row.opt)
-			}
-			rows := wrapper(t, cache, constant(-1), opts...)
-			got, joined := manyAndOne(rows, server)
-			if row.want == nil && row.err == nil {
-				for _, r := range []readthrough.Result[int]{<-got, <-joined} {
-					require.IsType(t, &readthrough.PanicError{}, r.Err)
-					require.ErrorIs(t, r.Err, failure)
-				}
-			} else {
-				want := row.want
-				for i, r := range []readthrough.Result[int]{<-got, <-got} {
-					if want == nil {
+				rows := wrapper(t, b.cache(t), constant(-1), opts...)
+				many := asResults(2, func() ([]readthrough.Result[int], error) { return rows.GetMany(context.Background(), []int{1, 2}) })
+				<-began
+				joined := asResults(1, func() ([]readthrough.Result[int], error) {
+					v, err := rows.Get(context.Background(), 2)
+					return []readthrough.Result[int]{{Value: v, Err: err}}, nil
+				})
+				synctest.Wait()
+				close(goOn)
+				got := append(<-many, <-joined...)
+				switch {
+				case row.want != nil:
+					require.Equal(t, append(row.want, row.want[1]), got)
+				case row.err != nil:
+					require.Len(t, got, 3)
+					for _, r := range got {
 						require.ErrorIs(t, r.Err, row.err)
-						continue
 					}
-					require.Equal(t, want[i], r)
+				default:
+					require.Len(t, got, 2, "a panic of each call")
+					for _, r := range got {
+						require.IsType(t, &readthrough.PanicError{}, r.Err)
+						require.ErrorIs(t, r.Err, failure)
+					}
 				}
-				last := <-joined
-				if want == nil {
-					require.ErrorIs(t, last.Err, row.err)
-				} else {
-					require.Equal(t, want[1], last)
-				}
-			}
-			requireNoLeases(t, server)
-			require.ElementsMatch(t, row.stored, server.Keys())
+				requireNoLeases(t, b.redis)
+				require.ElementsMatch(t, row.stored, b.redis.Keys())
+			})
 		})
 	}
 }
 
-// manyAndOne asks for 1 and 2 with GetMany and, once that holds the leases, for 2 with Get. A panic
-// is the Err of a Result.
-func manyAndOne(rows *readthrough.ReadThrough[int, int], server *miniredis.Miniredis) (many, one chan readthrough.Result[int]) {
-	many, one = make(chan readthrough.Result[int], 2), make(chan readthrough.Result[int], 1)
-	panicTo := func(results chan<- readthrough.Result[int]) {
-		if p := recover(); p != nil {
-			results <- readthrough.Result[int]{Err: p.(error)}
-		}
-	}
-	go func() {
-		defer panicTo(many)
-		results, err := rows.GetMany(context.Background(), []int{1, 2})
+// asResults makes a call for n keys on a goroutine of its own. Its error comes as that of each key,
+// a panic as that of a single one.
+func asResults(n int, call func() ([]readthrough.Result[int], error)) <-chan []readthrough.Result[int] {
+	got := make(chan []readthrough.Result[int], 1)
+	go func() { // ends with its call
+		defer func() {
+			if p := recover(); p != nil {
+				got <- []readthrough.Result[int]{{Err: p.(error)}}
+			}
+		}()
+		results, err := call()
 		if err != nil {
-			results = []readthrough.Result[int]{{Err: err}, {Err: err}}
+			results = slices.Repeat([]readthrough.Result[int]{{Err: err}}, n)
 		}
-		for _, r := range results {
-			many <- r
-		}
+		got <- results
 	}()
-	go func() {
-		defer panicTo(one)
-		for !server.Exists("{row:2}:lease") {
-			runtime.Gosched()
-		}
-		v, err := rows.Get(context.Background(), 2)
-		one <- readthrough.Result[int]{Value: v, Err: err}
-	}()
-	return many, one
+	return got
 }
 
 func TestGetMany_ReturnsErrorOfEachKeyWhenBatchLoaderCallsGoexit(t *testing.T) {

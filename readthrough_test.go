@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -135,28 +136,29 @@ func TestGet_AfterInvalidateNeverJoinsOlderLoad(t *testing.T) {
 }
 
 func TestGet_CancelsEachCallerAlone(t *testing.T) {
-	cache, _ := newCache(t)
-	loading, goOn := make(chan struct{}), make(chan struct{})
-	users := readthrough.Must(readthrough.New(cache, "user", func(ctx context.Context, _ int) (string, error) {
-		close(loading)
-		select {
-		case <-goOn:
-			return "Ada", nil
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
-	}, readthrough.Int))
-	ctx, cancel := context.WithCancel(t.Context())
-	first := make(chan error)
-	go func() { _, err := users.Get(ctx, 1); first <- err }()
-	<-loading
-	second := make(chan string)
-	go func() { v, _ := users.Get(context.Background(), 1); second <- v }()
-	require.Eventually(t, func() bool { return users.Stats().Misses == 2 }, 5*time.Second, time.Millisecond)
-	cancel()
-	require.ErrorIs(t, <-first, context.Canceled)
-	close(goOn)
-	require.Equal(t, "Ada", <-second)
+	inBubble(t, func(t *testing.T, b *bubble) {
+		loading, goOn := make(chan struct{}), make(chan struct{})
+		users := wrapper(t, b.cache(t), func(ctx context.Context, _ int) (string, error) {
+			close(loading)
+			select {
+			case <-goOn:
+				return "Ada", nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := make(chan error)
+		go func() { _, err := users.Get(ctx, 1); first <- err }()
+		<-loading
+		second := make(chan string)
+		go func() { v, _ := users.Get(context.Background(), 1); second <- v }()
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-first, context.Canceled)
+		close(goOn)
+		require.Equal(t, "Ada", <-second)
+	})
 }
 
 func TestGet_PanicsInCallerWhenLoaderPanics(t *testing.T) {
