@@ -3,59 +3,20 @@ package readthrough_test
 import (
 	"context"
 	"errors"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
 )
 
-func newCache(t testing.TB, opts ...readthrough.CacheOption) (*readthrough.Cache, *miniredis.Miniredis) {
-	t.Helper()
-	server := miniredis.RunT(t)
-	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
-	opts = append([]readthrough.CacheOption{readthrough.WithRedisTimeout(5 * time.Second)}, opts...)
-	cache, err := readthrough.NewCache(client, opts...)
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		require.NoError(t, cache.Close())
-		require.NoError(t, client.Close())
-	})
-	return cache, server
-}
-
-type user struct {
-	Name string
-	Tags []string
-}
-
-// row is a row of a database whose loader, once it has read "old", says so and waits.
-type row struct {
-	atomic.Value
-	reading, goOn chan struct{}
-}
-
-func newRow(v string) *row {
-	r := &row{reading: make(chan struct{}), goOn: make(chan struct{})}
-	r.Store(v)
-	return r
-}
-
-func (r *row) load(context.Context, int) (string, error) {
-	v := r.Load().(string)
-	if v == "old" {
-		r.reading <- struct{}{}
-		<-r.goOn
-	}
-	return v, nil
-}
-
-func TestGetLoadsOnceAndThenHits(t *testing.T) {
+func TestGet_LoadsOnceAndThenHits(t *testing.T) {
 	cache, server := newCache(t)
 	var loads atomic.Int64
 	users := readthrough.Must(readthrough.New(cache, "user", func(_ context.Context, id int) (user, error) {
@@ -75,7 +36,7 @@ func TestGetLoadsOnceAndThenHits(t *testing.T) {
 	require.EqualValues(t, []int64{2, 1, 1, 1}, []int64{s.Hits, s.Misses, s.Loads, s.Fills})
 }
 
-func TestZeroValuesAreValues(t *testing.T) {
+func TestGet_CachesZeroValues(t *testing.T) {
 	cache, _ := newCache(t)
 	var loads atomic.Int64
 	counts := readthrough.Must(readthrough.New(cache, "count", func(context.Context, string) (int, error) {
@@ -97,7 +58,7 @@ func TestZeroValuesAreValues(t *testing.T) {
 	require.EqualValues(t, 2, loads.Load())
 }
 
-func TestNotFoundIsCachedAsTheRegisteredError(t *testing.T) {
+func TestGet_CachesNotFoundAsRegisteredError(t *testing.T) {
 	errNone, errGone := errors.New("none"), errors.New("gone")
 	cache, _ := newCache(t)
 	var loads atomic.Int64
@@ -112,7 +73,7 @@ func TestNotFoundIsCachedAsTheRegisteredError(t *testing.T) {
 	require.EqualValues(t, 1, loads.Load())
 }
 
-func TestOtherErrorsAreReturnedAsTheyAreAndNotCached(t *testing.T) {
+func TestGet_ReturnsOtherErrorsAsTheyAreAndCachesNone(t *testing.T) {
 	cache, server := newCache(t)
 	failure := errors.New("database down")
 	users := readthrough.Must(readthrough.New(cache, "user", func(context.Context, int) (user, error) {
@@ -123,7 +84,7 @@ func TestOtherErrorsAreReturnedAsTheyAreAndNotCached(t *testing.T) {
 	require.Empty(t, server.Keys(), "neither the entry nor the lease stays")
 }
 
-func TestConcurrentCallersShareOneLoad(t *testing.T) {
+func TestGet_SharesOneLoadAmongConcurrentCallers(t *testing.T) {
 	cache, _ := newCache(t)
 	var loads atomic.Int64
 	users := readthrough.Must(readthrough.New(cache, "user", func(context.Context, int) (user, error) {
@@ -145,8 +106,8 @@ func TestConcurrentCallersShareOneLoad(t *testing.T) {
 	require.EqualValues(t, 1, loads.Load())
 }
 
-// TestGetAfterInvalidateNeverJoinsAnOlderLoad is the join rule.
-func TestGetAfterInvalidateNeverJoinsAnOlderLoad(t *testing.T) {
+// TestGet_AfterInvalidateNeverJoinsOlderLoad is the join rule.
+func TestGet_AfterInvalidateNeverJoinsOlderLoad(t *testing.T) {
 	for name, opts := range map[string][]readthrough.Option{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
 		t.Run(name, func(t *testing.T) {
 			cache, _ := newCache(t)
@@ -174,32 +135,33 @@ func TestGetAfterInvalidateNeverJoinsAnOlderLoad(t *testing.T) {
 	}
 }
 
-func TestCancellationIsPerCaller(t *testing.T) {
-	cache, _ := newCache(t)
-	loading, goOn := make(chan struct{}), make(chan struct{})
-	users := readthrough.Must(readthrough.New(cache, "user", func(ctx context.Context, _ int) (string, error) {
-		close(loading)
-		select {
-		case <-goOn:
-			return "Ada", nil
-		case <-ctx.Done():
-			return "", ctx.Err()
-		}
-	}, readthrough.Int))
-	ctx, cancel := context.WithCancel(t.Context())
-	first := make(chan error)
-	go func() { _, err := users.Get(ctx, 1); first <- err }()
-	<-loading
-	second := make(chan string)
-	go func() { v, _ := users.Get(context.Background(), 1); second <- v }()
-	require.Eventually(t, func() bool { return users.Stats().Misses == 2 }, 5*time.Second, time.Millisecond)
-	cancel()
-	require.ErrorIs(t, <-first, context.Canceled)
-	close(goOn)
-	require.Equal(t, "Ada", <-second)
+func TestGet_CancelsEachCallerAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		loading, goOn := make(chan struct{}), make(chan struct{})
+		users := wrapper(t, b.cache(t), func(ctx context.Context, _ int) (string, error) {
+			close(loading)
+			select {
+			case <-goOn:
+				return "Ada", nil
+			case <-ctx.Done():
+				return "", ctx.Err()
+			}
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := make(chan error)
+		go func() { _, err := users.Get(ctx, 1); first <- err }()
+		<-loading
+		second := make(chan string)
+		go func() { v, _ := users.Get(context.Background(), 1); second <- v }()
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-first, context.Canceled)
+		close(goOn)
+		require.Equal(t, "Ada", <-second)
+	})
 }
 
-func TestPanicOfTheLoaderSurfacesInTheCaller(t *testing.T) {
+func TestGet_PanicsInCallerWhenLoaderPanics(t *testing.T) {
 	cache, _ := newCache(t)
 	users := readthrough.Must(readthrough.New(cache, "user", func(context.Context, int) (user, error) {
 		panic("boom")
@@ -214,7 +176,57 @@ func TestPanicOfTheLoaderSurfacesInTheCaller(t *testing.T) {
 	t.Fatal("no panic")
 }
 
-func TestForeignBytesAreAMissAndOverwritten(t *testing.T) {
+func TestGet_ReturnsErrorWhenLoaderCallsGoexit(t *testing.T) {
+	cache, server := newCache(t)
+	rows := wrapper(t, cache, func(context.Context, int) (int, error) { runtime.Goexit(); return 0, nil })
+	_, err := rows.Get(t.Context(), 1)
+	require.ErrorContains(t, err, "Goexit")
+	require.Empty(t, server.Keys())
+}
+
+func TestGet_EndsAtLoadTimeoutThatLoaderIgnores(t *testing.T) {
+	cache, _ := newCache(t)
+	goOn := make(chan struct{})
+	rows := wrapper(t, cache, func(context.Context, int) (int, error) { <-goOn; return 0, nil }, readthrough.WithLoadTimeout(time.Millisecond))
+	_, err := rows.Get(t.Context(), 1)
+	close(goOn)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "load row:1")
+}
+
+func TestGet_CancelsLoadWhenLastCallerLeaves(t *testing.T) {
+	cache, server := newCache(t)
+	loading, cancelled := make(chan struct{}), make(chan error)
+	rows := wrapper(t, cache, func(ctx context.Context, _ int) (int, error) {
+		close(loading)
+		<-ctx.Done()
+		cancelled <- ctx.Err()
+		return 0, ctx.Err()
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-loading; cancel() }()
+	_, err := rows.Get(ctx, 1)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, <-cancelled, context.Canceled)
+	require.Eventually(t, func() bool { return len(server.Keys()) == 0 }, 5*time.Second, time.Millisecond, "the lease is given back")
+}
+
+func TestGet_ReturnsAndCountsUnstorableValues(t *testing.T) {
+	cache, server := newCache(t)
+	big := wrapper(t, cache, constant(strings.Repeat("x", 100)), readthrough.WithMaxEntryBytes(50))
+	v, err := big.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Len(t, v, 100)
+	require.ErrorContains(t, big.Set(t.Context(), 1, v), "WithMaxEntryBytes")
+	funcs := readthrough.Must(readthrough.New(cache, "func", constant(func() {}), readthrough.Int))
+	f, err := funcs.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.NotNil(t, f)
+	require.EqualValues(t, 2, cache.Stats().Unstorable)
+	require.Empty(t, server.Keys())
+}
+
+func TestGet_TakesForeignBytesForMissAndOverwritesThem(t *testing.T) {
 	cache, server := newCache(t)
 	users := readthrough.Must(readthrough.New(cache, "user", func(context.Context, int) (string, error) {
 		return "Ada", nil
@@ -240,7 +252,30 @@ func TestForeignBytesAreAMissAndOverwritten(t *testing.T) {
 	require.NoError(t, err, "overwritten")
 }
 
-func TestRedisDownMeansTheLoaderAnswers(t *testing.T) {
+// TestGet_SurvivesEveryBitFlip flips each bit of an entry. The format has no checksum, so a flip
+// inside the value may show in it; it is never an error.
+func TestGet_SurvivesEveryBitFlip(t *testing.T) {
+	cache, server := newCache(t)
+	rows := wrapper(t, cache, constant("Ada"))
+	_, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	good, err := server.Get("row:1")
+	require.NoError(t, err)
+	value := len(good) - len("Ada")
+	for bit := range 8 * len(good) {
+		flipped := []byte(good)
+		flipped[bit/8] ^= 1 << (bit % 8)
+		require.NoError(t, server.Set("row:1", string(flipped)))
+		v, err := rows.Get(t.Context(), 1)
+		require.NoError(t, err, "bit %d", bit)
+		if bit/8 < value {
+			require.Equal(t, "Ada", v, "bit %d", bit)
+		}
+		server.Del("{row:1}:lease")
+	}
+}
+
+func TestGet_AnswersFromLoaderWhileRedisIsDown(t *testing.T) {
 	cache, server := newCache(t)
 	users := readthrough.Must(readthrough.New(cache, "user", func(context.Context, int) (string, error) {
 		return "Ada", nil
@@ -257,7 +292,7 @@ func TestRedisDownMeansTheLoaderAnswers(t *testing.T) {
 	require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 10*time.Second, 5*time.Millisecond)
 }
 
-func TestSetPeekRefreshAndMany(t *testing.T) {
+func TestRefresh_ReplacesWhatWasSet(t *testing.T) {
 	cache, _ := newCache(t)
 	var version atomic.Int64
 	rows := readthrough.Must(readthrough.New(cache, "row", func(_ context.Context, id int) (int64, error) {
@@ -276,50 +311,4 @@ func TestSetPeekRefreshAndMany(t *testing.T) {
 	rs, err := rows.GetMany(t.Context(), []int{1, 2, 1})
 	require.NoError(t, err)
 	require.Equal(t, []readthrough.Result[int64]{{Value: 42}, {Value: 42}, {Value: 42}}, rs)
-}
-
-func TestGetManyLoadsMissesInOneBatch(t *testing.T) {
-	cache, _ := newCache(t)
-	var batches atomic.Int64
-	rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, int) (int, error) {
-		return 0, errors.New("not called")
-	}, readthrough.Int, readthrough.WithBatchLoader(func(_ context.Context, ids []int) (map[int]int, error) {
-		batches.Add(1)
-		m := map[int]int{}
-		for _, id := range ids {
-			if id != 3 {
-				m[id] = id * id
-			}
-		}
-		return m, nil
-	})))
-	rs, err := rows.GetMany(t.Context(), []int{1, 2, 3})
-	require.NoError(t, err)
-	require.Equal(t, []readthrough.Result[int]{{Value: 1}, {Value: 4}, {Err: readthrough.ErrMiss}}, rs)
-	require.LessOrEqual(t, batches.Load(), int64(3))
-}
-
-func TestBadInputIsNamed(t *testing.T) {
-	cache, _ := newCache(t)
-	load := func(context.Context, int) (int, error) { return 0, nil }
-	_, err := readthrough.New(cache, "a b", load, readthrough.Int)
-	require.ErrorContains(t, err, "a b")
-	_, err = readthrough.New(cache, "x", load, readthrough.Int, readthrough.WithTTL(0))
-	require.ErrorContains(t, err, "WithTTL")
-	_, err = readthrough.New(cache, "x", load, readthrough.Int, readthrough.WithTTLFor(func(string) time.Duration { return 0 }))
-	require.ErrorContains(t, err, "WithTTLFor")
-	_, err = readthrough.New(cache, "x", load, readthrough.Int, readthrough.WithBatchLoader(func(context.Context, []string) (map[string]int, error) { return nil, nil }))
-	require.ErrorContains(t, err, "WithBatchLoader")
-	_, err = readthrough.New(cache, "x", load, readthrough.Int)
-	require.NoError(t, err)
-	_, err = readthrough.New(cache, "x", load, readthrough.Int)
-	require.ErrorContains(t, err, `"x"`)
-	_, err = readthrough.NewCache(nil)
-	require.ErrorContains(t, err, "client")
-	keys := readthrough.Must(readthrough.New(cache, "s", func(context.Context, string) (int, error) { return 0, nil }, readthrough.String))
-	_, err = keys.Get(t.Context(), "")
-	require.ErrorIs(t, err, readthrough.ErrEmptyKey)
-	key, err := keys.RedisKey("a{b}%")
-	require.NoError(t, err)
-	require.Equal(t, "s:a%7Bb%7D%25", key)
 }

@@ -3,6 +3,9 @@ package readthrough_test
 import (
 	"context"
 	"errors"
+	"maps"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,7 +17,97 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-func TestWhatExpiredIsServedWhileOneRefreshRuns(t *testing.T) {
+func TestInvalidate_RefusesFillOfOlderLoad(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
+	row := newRow("old")
+	reader := readthrough.Must(readthrough.New(caches[0], "row", row.load, readthrough.Int))
+	writer := readthrough.Must(readthrough.New(caches[1], "row", func(context.Context, int) (string, error) {
+		return row.Load().(string), nil
+	}, readthrough.Int))
+
+	early := make(chan string)
+	go func() { v, _ := reader.Get(context.Background(), 1); early <- v }()
+	<-row.reading
+	row.Store("new")
+	require.NoError(t, writer.Invalidate(t.Context(), 1))
+	late := make(chan string)
+	go func() { v, _ := reader.Get(context.Background(), 1); late <- v }()
+	require.Eventually(t, func() bool { return reader.Stats().Misses == 2 }, 5*time.Second, time.Millisecond)
+	close(row.goOn)
+
+	require.Equal(t, "old", <-early, "it began before the invalidation")
+	require.Equal(t, "new", <-late, "it joined the older load, in the same process")
+	require.EqualValues(t, 1, reader.Stats().RefusedFills)
+	v, err := writer.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Equal(t, "new", v)
+}
+
+func TestSetMany_CostsOneRoundTripForEach1000(t *testing.T) {
+	t.Parallel()
+	cache, client := realCache(t)
+	var trips atomic.Int64
+	client.AddHook(&pipelineCounter{redistest.TripCounter{Trips: &trips}})
+	loader := &squares{}
+	rows := loader.wrap(t, cache)
+	pairs := make(map[int]int)
+	for _, id := range upTo(0, 2500) {
+		pairs[id] = id * id
+	}
+	require.NoError(t, rows.Set(t.Context(), -1, 1)) // also teaches Redis the script
+	before := trips.Load()
+	require.NoError(t, rows.SetMany(t.Context(), maps.All(pairs)))
+	require.EqualValues(t, 3, trips.Load()-before)
+	results, err := rows.GetMany(t.Context(), upTo(0, 2500))
+	require.NoError(t, err)
+	require.Equal(t, squaresOf(upTo(0, 2500)), results)
+	require.Empty(t, loader.sizes())
+	require.NoError(t, rows.SetMany(t.Context(), maps.All(map[int]int{})))
+}
+
+func TestSetMany_NamesWhatItDoesNotStoreAndStoresTheRest(t *testing.T) {
+	cache, server := newCache(t)
+	rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, string) (any, error) { return nil, nil }, readthrough.String,
+		readthrough.WithMaxEntryBytes(50)))
+	err := rows.SetMany(t.Context(), maps.All(map[string]any{
+		"a": 1, "b": "two", "func": func() {}, "big": strings.Repeat("x", 100), "": 5,
+	}))
+	require.ErrorContains(t, err, "set row:func: ")
+	require.ErrorContains(t, err, "set row:big: ")
+	require.ErrorIs(t, err, readthrough.ErrEmptyKey)
+	require.ElementsMatch(t, []string{"row:a", "row:b"}, server.Keys())
+}
+
+func TestSetMany_InvalidatesWhatIsNotToBeKept(t *testing.T) {
+	cache, server := newCache(t)
+	rows := wrapper(t, cache, constant(0), readthrough.WithTTLFor(func(v int) time.Duration { return time.Duration(v) * time.Second }))
+	require.NoError(t, rows.SetMany(t.Context(), maps.All(map[int]int{1: 60, 2: 60})))
+	require.NoError(t, rows.SetMany(t.Context(), maps.All(map[int]int{1: 0, 2: 70, 3: -1})))
+	require.Equal(t, []string{"row:2"}, server.Keys())
+	v, err := rows.Peek(t.Context(), 2)
+	require.NoError(t, err)
+	require.Equal(t, 70, v)
+}
+
+// TestSetMany_StoresLastPairOfKey: pairs are set in their order.
+func TestSetMany_StoresLastPairOfKey(t *testing.T) {
+	cache, _ := newCache(t)
+	rows := wrapper(t, cache, constant(0), readthrough.WithTTLFor(func(v int) time.Duration { return time.Duration(v) * time.Second }))
+	require.NoError(t, rows.SetMany(t.Context(), func(yield func(int, int) bool) {
+		_ = yield(1, 60) && yield(1, 0) && yield(2, 0) && yield(2, 60) && yield(3, 50) && yield(3, 60)
+	}))
+	_, err := rows.Peek(t.Context(), 1)
+	require.ErrorIs(t, err, readthrough.ErrMiss)
+	for _, id := range []int{2, 3} {
+		v, err := rows.Peek(t.Context(), id)
+		require.NoError(t, err, "key %d", id)
+		require.Equal(t, 60, v)
+	}
+}
+
+func TestExpire_LeavesValueToBeServedDuringOneRefresh(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1, takes: time.Second}
 		fleet := []*rows{b.process(t, db), b.process(t, db)}
@@ -33,7 +126,7 @@ func TestWhatExpiredIsServedWhileOneRefreshRuns(t *testing.T) {
 	})
 }
 
-func TestWhatExpiredIsKeptNoLongerThanItsStaleWindow(t *testing.T) {
+func TestExpire_KeepsValueNoLongerThanStaleWindow(t *testing.T) {
 	for name, row := range map[string]struct {
 		ttl, age, keep time.Duration
 	}{
@@ -63,7 +156,7 @@ func TestWhatExpiredIsKeptNoLongerThanItsStaleWindow(t *testing.T) {
 	}
 }
 
-func TestExpireWithoutAStaleWindowIsInvalidate(t *testing.T) {
+func TestExpire_InvalidatesWithoutStaleWindow(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1}
 		rt := b.process(t, db, readthrough.WithStale(0))
@@ -75,7 +168,7 @@ func TestExpireWithoutAStaleWindowIsInvalidate(t *testing.T) {
 	})
 }
 
-func TestALoadThatBeganBeforeExpireDoesNotFill(t *testing.T) {
+func TestExpire_RefusesFillOfOlderLoad(t *testing.T) {
 	for name, opts := range map[string][]readthrough.CacheOption{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *bubble) {
@@ -101,7 +194,7 @@ func TestALoadThatBeganBeforeExpireDoesNotFill(t *testing.T) {
 	}
 }
 
-func TestANegativeEntryExpiresLikeAnyOther(t *testing.T) {
+func TestExpire_TakesNegativeEntryLikeAnyOther(t *testing.T) {
 	errNone := errors.New("none")
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{err: errNone}
@@ -118,7 +211,7 @@ func TestANegativeEntryExpiresLikeAnyOther(t *testing.T) {
 	})
 }
 
-func TestExpireEndsThePauseAfterAFailure(t *testing.T) {
+func TestExpire_EndsPauseAfterFailure(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1}
 		rt := b.process(t, db)
@@ -135,7 +228,7 @@ func TestExpireEndsThePauseAfterAFailure(t *testing.T) {
 	})
 }
 
-func TestWhatCouldNotBeExpiredIsNamedAndInvalidatedLater(t *testing.T) {
+func TestExpire_NamesKeysThatFailedAndInvalidatesThemLater(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1}
 		cache := b.cache(t)
@@ -154,7 +247,7 @@ func TestWhatCouldNotBeExpiredIsNamedAndInvalidatedLater(t *testing.T) {
 	})
 }
 
-func TestExpireRefusesAnEmptyKey(t *testing.T) {
+func TestExpire_RefusesEmptyKey(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		rt := readthrough.Must(readthrough.New(b.cache(t), "s", func(context.Context, string) (int, error) { return 1, nil }, readthrough.String))
 		_, err := rt.Get(t.Context(), "a")
@@ -167,8 +260,10 @@ func TestExpireRefusesAnEmptyKey(t *testing.T) {
 	})
 }
 
-// The script is the same program on an imitation of Redis and on the real one only if both run it alike.
-func TestExpireInRedis(t *testing.T) {
+// The script is the same program on an imitation of Redis and on the real one only if both run it
+// alike.
+func TestExpire_DoesTheSameInMiniredisAndRedis(t *testing.T) {
+	t.Parallel()
 	t.Run("miniredis", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, b *bubble) { requireExpires(t, b.client(t)) })
 	})

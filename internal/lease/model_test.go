@@ -23,6 +23,7 @@ import (
 // Callers do not give up here, nothing becomes stale by age, and there is one key.
 
 func TestEveryInterleavingIsCoherent(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		scenario
@@ -44,6 +45,7 @@ func TestEveryInterleavingIsCoherent(t *testing.T) {
 			if len(c.callers+c.writers) == 5 && testing.Short() || len(c.callers) == 3 && underRace {
 				t.Skip("takes long, and the others have its parts")
 			}
+			t.Parallel()
 			requireCoherent(t, c.scenario)
 		})
 	}

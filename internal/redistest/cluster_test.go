@@ -13,7 +13,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-func TestClusterAnswersForEverySlotAndFailsOver(t *testing.T) {
+func TestCluster_AnswersForEverySlotAndFailsOver(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	cluster := redistest.StartCluster(t, 3, 1)
@@ -69,14 +69,14 @@ func TestClusterAnswersForEverySlotAndFailsOver(t *testing.T) {
 	})
 }
 
-func TestClusterOfOneNodeServesAllSlots(t *testing.T) {
+func TestCluster_OfOneNodeServesAllSlots(t *testing.T) {
 	t.Parallel()
 	c := redistest.StartCluster(t, 1, 0).Client()
 
 	assert.NoError(t, c.Set(t.Context(), "k", "v", 0).Err())
 }
 
-func TestClusterEndsWithItsTest(t *testing.T) {
+func TestCluster_EndsWithItsTest(t *testing.T) {
 	t.Parallel()
 	needRedis(t)
 	var pids []int

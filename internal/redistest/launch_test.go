@@ -7,7 +7,7 @@ import (
 )
 
 // The worst thief of a port is another redis-server, as every test starts them: it answers in the place of ours.
-func TestLaunchTriesAnotherPortWhenAnotherServerTookIt(t *testing.T) {
+func TestLaunch_TriesAnotherPortWhenAnotherServerTookIt(t *testing.T) {
 	t.Parallel()
 	thief := Start(t)
 	attempts := 0

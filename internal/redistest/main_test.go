@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	redistest.Register("echo", echo)
 	redistest.Register("own a paused server", ownPausedServer)
 	redistest.RunIfChild()
+	redistest.Parallel(8)
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(redistest.Redialer))
 }
 

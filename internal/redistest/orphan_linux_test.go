@@ -17,7 +17,7 @@ import (
 )
 
 // A test binary that dies runs no Cleanup. Its servers must go all the same, even a stopped one.
-func TestServerDiesWithTestProcess(t *testing.T) {
+func TestServer_DiesWithTestProcess(t *testing.T) {
 	needRedis(t)
 	inheritOrphans(t)
 	for name, die := range map[string]func(*testing.T, *redistest.Proc){
@@ -46,7 +46,7 @@ func TestServerDiesWithTestProcess(t *testing.T) {
 }
 
 // The kernel ties a death signal to the thread that forked, and a Go program's threads come and go.
-func TestProcessOutlivesThreadThatStartedIt(t *testing.T) {
+func TestProcess_OutlivesThreadThatStartedIt(t *testing.T) {
 	t.Parallel()
 	var p *redistest.Proc
 	tid := onDyingThread(func() { p = redistest.Process(t, "echo") })

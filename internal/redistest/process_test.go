@@ -26,7 +26,7 @@ func hear(t testing.TB, p *redistest.Proc) string {
 	return line
 }
 
-func TestProcessAnswersInProcessOfItsOwn(t *testing.T) {
+func TestProcess_AnswersInProcessOfItsOwn(t *testing.T) {
 	t.Parallel()
 	p := redistest.Process(t, "echo", "GREETING=hello")
 
@@ -40,7 +40,7 @@ func TestProcessAnswersInProcessOfItsOwn(t *testing.T) {
 	assert.ErrorIs(t, err, io.EOF)
 }
 
-func TestPausedProcessAnswersWhenResumed(t *testing.T) {
+func TestProcess_AnswersWhenResumed(t *testing.T) {
 	t.Parallel()
 	p := redistest.Process(t, "echo")
 	say(t, p, "ready")
@@ -55,7 +55,7 @@ func TestPausedProcessAnswersWhenResumed(t *testing.T) {
 	assert.Equal(t, " later", hear(t, p))
 }
 
-func TestReadLineKeepsHalfALineForTheNextCall(t *testing.T) {
+func TestReadLine_KeepsHalfALineForTheNextCall(t *testing.T) {
 	t.Parallel()
 	p := redistest.Process(t, "echo")
 	say(t, p, "half")
@@ -67,7 +67,7 @@ func TestReadLineKeepsHalfALineForTheNextCall(t *testing.T) {
 	assert.Equal(t, "ha rest", hear(t, p))
 }
 
-func TestKilledProcessIsGone(t *testing.T) {
+func TestProcess_IsGoneWhenKilled(t *testing.T) {
 	t.Parallel()
 	p := redistest.Process(t, "echo")
 	p.Pause()
@@ -78,7 +78,7 @@ func TestKilledProcessIsGone(t *testing.T) {
 	assert.Error(t, p.Wait())
 }
 
-func TestWaitTellsHowProcessEnded(t *testing.T) {
+func TestWait_TellsHowProcessEnded(t *testing.T) {
 	t.Parallel()
 	for line, code := range map[string]int{"fail": 7, "panic": 2} {
 		r := record(t, func(tb redistest.TB) {
@@ -94,7 +94,7 @@ func TestWaitTellsHowProcessEnded(t *testing.T) {
 	}
 }
 
-func TestProcessStandardErrorIsLoggedByLines(t *testing.T) {
+func TestProcess_LogsItsStandardErrorByLines(t *testing.T) {
 	t.Parallel()
 	r := record(t, func(tb redistest.TB) {
 		p := redistest.Process(tb, "echo")
@@ -105,14 +105,14 @@ func TestProcessStandardErrorIsLoggedByLines(t *testing.T) {
 	assert.Equal(t, "echo: first\necho: second", r.log())
 }
 
-func TestProcessEndsWithItsTest(t *testing.T) {
+func TestProcess_EndsWithItsTest(t *testing.T) {
 	t.Parallel()
 	var pid int
 	record(t, func(tb redistest.TB) { pid = redistest.Process(tb, "echo").PID() })
 	requireGone(t, pid)
 }
 
-func TestUnknownEntryFails(t *testing.T) {
+func TestProcess_FailsForUnknownEntry(t *testing.T) {
 	t.Parallel()
 	r := record(t, func(tb redistest.TB) { redistest.Process(tb, "nobody") })
 	assert.Contains(t, r.failed, `no entry "nobody"`)

@@ -11,7 +11,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-func TestSentinelFailoverSwitchesMasterAndClientFollows(t *testing.T) {
+func TestSentinel_FailsOverAndClientFollows(t *testing.T) {
 	t.Parallel()
 	began := time.Now()
 	sentinel := redistest.StartSentinel(t)
@@ -44,7 +44,7 @@ func TestSentinelFailoverSwitchesMasterAndClientFollows(t *testing.T) {
 	})
 }
 
-func TestSentinelURLNamesSentinelsAndMaster(t *testing.T) {
+func TestSentinel_NamesSentinelsAndMasterInURL(t *testing.T) {
 	t.Parallel()
 	sentinel := redistest.StartSentinel(t)
 

@@ -13,7 +13,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-func TestStartedServerAnswersWithItsSettings(t *testing.T) {
+func TestServer_AnswersWithItsSettings(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "--maxmemory", "2mb")
 
@@ -26,7 +26,7 @@ func TestStartedServerAnswersWithItsSettings(t *testing.T) {
 	assert.Equal(t, s.Addr(), o.Addr)
 }
 
-func TestServerWithPasswordTellsItToItsOwnClientsOnly(t *testing.T) {
+func TestServer_TellsPasswordToItsOwnClientsOnly(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t, "--requirepass", "open sesame")
 
@@ -38,7 +38,7 @@ func TestServerWithPasswordTellsItToItsOwnClientsOnly(t *testing.T) {
 	assert.Equal(t, "open sesame", o.Password)
 }
 
-func TestPausedServerDoesNotAnswerUntilResumed(t *testing.T) {
+func TestServer_DoesNotAnswerWhilePaused(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	c := s.Client(once, func(o *redis.Options) { o.ReadTimeout = brief })
@@ -56,7 +56,7 @@ func TestPausedServerDoesNotAnswerUntilResumed(t *testing.T) {
 	assert.Equal(t, "v", v)
 }
 
-func TestKilledServerRefusesUntilRestartedEmpty(t *testing.T) {
+func TestServer_RefusesWhenKilledAndRestartsEmpty(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	addr, pid := s.Addr(), s.PID()
@@ -74,7 +74,7 @@ func TestKilledServerRefusesUntilRestartedEmpty(t *testing.T) {
 	assert.ErrorIs(t, s.Client().Get(t.Context(), "k").Err(), redis.Nil)
 }
 
-func TestPausedServerCanBeKilledAndRestarted(t *testing.T) {
+func TestServer_CanBeKilledWhilePausedAndRestarted(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 
@@ -85,7 +85,7 @@ func TestPausedServerCanBeKilledAndRestarted(t *testing.T) {
 	assert.NoError(t, s.Client().Ping(t.Context()).Err())
 }
 
-func TestCommandStatsCountCallsSinceReset(t *testing.T) {
+func TestCommandStats_CountCallsSinceReset(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	c := s.Client()
@@ -101,7 +101,7 @@ func TestCommandStatsCountCallsSinceReset(t *testing.T) {
 	assert.NotContains(t, calls, "set")
 }
 
-func TestFlushAllEmptiesServer(t *testing.T) {
+func TestFlushAll_EmptiesServer(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)
 	require.NoError(t, s.Client().Set(t.Context(), "k", "v", 0).Err())
@@ -111,7 +111,7 @@ func TestFlushAllEmptiesServer(t *testing.T) {
 	assert.Zero(t, s.Client().DBSize(t.Context()).Val())
 }
 
-func TestServerEndsWithItsTest(t *testing.T) {
+func TestServer_EndsWithItsTest(t *testing.T) {
 	needRedis(t)
 	for name, end := range map[string]func(*redistest.Server){
 		"running": func(*redistest.Server) {},
@@ -132,7 +132,7 @@ func TestServerEndsWithItsTest(t *testing.T) {
 	}
 }
 
-func TestServerThatDiedByItselfIsReported(t *testing.T) {
+func TestServer_IsReportedWhenItDiesByItself(t *testing.T) {
 	t.Parallel()
 	needRedis(t)
 	r := record(t, func(tb redistest.TB) {
@@ -143,14 +143,14 @@ func TestServerThatDiedByItselfIsReported(t *testing.T) {
 	assert.Contains(t, r.log(), "ready to exit, bye bye")
 }
 
-func TestStartFailsWithWhatRedisSaysOfItsSettings(t *testing.T) {
+func TestStart_FailsWithWhatRedisSaysOfSettings(t *testing.T) {
 	t.Parallel()
 	needRedis(t)
 	r := record(t, func(tb redistest.TB) { redistest.Start(tb, "--no-such-setting", "1") })
 	assert.Contains(t, r.failed, "no-such-setting")
 }
 
-func TestPauseOfKilledServerFails(t *testing.T) {
+func TestPause_FailsForKilledServer(t *testing.T) {
 	t.Parallel()
 	needRedis(t)
 	r := record(t, func(tb redistest.TB) {
@@ -161,7 +161,7 @@ func TestPauseOfKilledServerFails(t *testing.T) {
 	assert.Contains(t, r.failed, "it is killed")
 }
 
-func TestWithoutRedisTestIsSkippedOrFails(t *testing.T) {
+func TestStart_SkipsOrFailsTestWithoutRedis(t *testing.T) {
 	starts := map[string]func(redistest.TB){
 		"server":   func(tb redistest.TB) { redistest.Start(tb) },
 		"cluster":  func(tb redistest.TB) { redistest.StartCluster(tb, 1, 0) },

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -12,16 +11,17 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
 )
 
-// gathering is a window that only its size ends.
+// gathering returns a batch window that only its size ends.
 func gathering(size int) readthrough.Option { return readthrough.WithGather(time.Hour, size) }
 
-// getAll calls get for each of ids at the same time, and returns when it has got
-// the square of each.
+// getAll calls get for each of ids at the same time, and returns when it has got the square of
+// each.
 func getAll(t *testing.T, ids []int, get func(context.Context, int) (int, error)) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -35,7 +35,7 @@ func getAll(t *testing.T, ids []int, get func(context.Context, int) (int, error)
 	wg.Wait()
 }
 
-func TestSingleGetsAreGatheredIntoOneBatch(t *testing.T) {
+func TestGather_LoadsSingleGetsInOneBatch(t *testing.T) {
 	for name, opts := range map[string][]readthrough.Option{
 		"lease":         nil,
 		"without lease": {readthrough.WithoutLease()},
@@ -55,13 +55,15 @@ func TestSingleGetsAreGatheredIntoOneBatch(t *testing.T) {
 	}
 }
 
-// TestTheWindowEndsAGroup runs in fake time, and so without Redis: a dead one is
-// no reason not to gather.
-func TestTheWindowEndsAGroup(t *testing.T) {
+// TestGather_EndsWithWindow runs in fake time, and so without Redis: a dead one is no reason not to
+// gather.
+func TestGather_EndsWithWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := redis.NewClient(&redis.Options{MaxRetries: -1, DialerRetries: 1, Dialer: func(context.Context, string, string) (net.Conn, error) {
-			return nil, errors.New("no route")
-		}})
+		client := redis.NewClient(&redis.Options{
+			MaxRetries: -1, DialerRetries: 1,
+			Dialer:                   func(context.Context, string, string) (net.Conn, error) { return nil, errors.New("no route") },
+			MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}, // else it looks names up
+		})
 		cache := readthrough.Must(readthrough.NewCache(client))
 		loader := &squares{}
 		rows := loader.wrap(t, cache, readthrough.WithGather(time.Minute, 1000))
@@ -77,7 +79,7 @@ func TestTheWindowEndsAGroup(t *testing.T) {
 	})
 }
 
-func TestWithoutAWindowNothingIsGathered(t *testing.T) {
+func TestGather_IsOffWithoutWindow(t *testing.T) {
 	cache, _ := newCache(t)
 	rows := wrapper(t, cache, func(_ context.Context, id int) (int, error) { return id * id, nil },
 		readthrough.WithBatchLoader(func(context.Context, []int) (map[int]int, error) {
@@ -88,32 +90,33 @@ func TestWithoutAWindowNothingIsGathered(t *testing.T) {
 	require.EqualValues(t, 10, rows.Stats().Loads)
 }
 
-func TestWhoLeavesAGroupLeavesAtOnceAndHarmsNobody(t *testing.T) {
+func TestGather_LetsCallerLeaveAtOnceWithoutHarm(t *testing.T) {
 	for _, leaves := range []int{0, 1} { // the first, which waits for the window, and another
-		cache, server := newCache(t)
-		loader := &squares{}
-		rows := loader.wrap(t, cache, gathering(4))
-		ctx, cancel := context.WithCancel(t.Context())
-		gone, stays := make(chan error), make(chan int)
-		ask := []func(){
-			func() { _, err := rows.Get(ctx, 1); gone <- err },
-			func() { v, _ := rows.Get(context.Background(), 2); stays <- v },
-		}
-		go ask[leaves]()
-		require.Eventually(t, func() bool { return rows.Stats().Misses == 1 }, 5*time.Second, time.Millisecond)
-		go ask[1-leaves]()
-		require.Eventually(t, func() bool { return rows.Stats().Misses == 2 }, 5*time.Second, time.Millisecond)
-		cancel()
-		require.ErrorIs(t, <-gone, context.Canceled)
-		require.Empty(t, loader.sizes(), "the window is still open")
-		getAll(t, []int{3, 4}, rows.Get)
-		require.Equal(t, 4, <-stays)
-		require.Len(t, loader.sizes(), 1)
-		requireNoLeases(t, server)
+		inBubble(t, func(t *testing.T, b *bubble) {
+			loader := &squares{}
+			rows := loader.wrap(t, b.cache(t), gathering(4))
+			ctx, cancel := context.WithCancel(t.Context())
+			gone, stays := make(chan error), make(chan int)
+			ask := []func(){
+				func() { _, err := rows.Get(ctx, 1); gone <- err },
+				func() { v, _ := rows.Get(context.Background(), 2); stays <- v },
+			}
+			go ask[leaves]()
+			synctest.Wait()
+			go ask[1-leaves]()
+			synctest.Wait()
+			cancel()
+			require.ErrorIs(t, <-gone, context.Canceled)
+			require.Empty(t, loader.sizes(), "the window is still open")
+			getAll(t, []int{3, 4}, rows.Get)
+			require.Equal(t, 4, <-stays)
+			require.Len(t, loader.sizes(), 1)
+			requireNoLeases(t, b.redis)
+		})
 	}
 }
 
-func TestWhenAllOfAGroupLeaveTheLoadIsCancelled(t *testing.T) {
+func TestGather_CancelsLoadWhenAllLeave(t *testing.T) {
 	cache, server := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache, gathering(2))
@@ -131,7 +134,7 @@ func TestWhenAllOfAGroupLeaveTheLoadIsCancelled(t *testing.T) {
 	require.Zero(t, rows.Stats().LoadErrors)
 }
 
-func TestErrorsOfAGroupAreOfTheirKeys(t *testing.T) {
+func TestGather_GivesEachKeyItsError(t *testing.T) {
 	failure := errors.New("database down")
 	for name, row := range map[string]struct {
 		load func(map[int]int) (map[int]int, error)
@@ -181,7 +184,7 @@ func TestErrorsOfAGroupAreOfTheirKeys(t *testing.T) {
 	}
 }
 
-func TestRefreshesAreGathered(t *testing.T) {
+func TestGather_TakesRefreshes(t *testing.T) {
 	cache, server := newCache(t)
 	loader := &squares{}
 	rows := loader.wrap(t, cache, gathering(10))
@@ -195,7 +198,7 @@ func TestRefreshesAreGathered(t *testing.T) {
 	requireNoLeases(t, server)
 }
 
-func TestRefreshesOfStaleValuesAreGathered(t *testing.T) {
+func TestGather_TakesRefreshesOfStaleValues(t *testing.T) {
 	cache, server := newCache(t)
 	loader := &squares{}
 	rows := loader.wrap(t, cache, gathering(10), readthrough.WithStale(time.Hour))
@@ -211,7 +214,7 @@ func TestRefreshesOfStaleValuesAreGathered(t *testing.T) {
 	requireNoLeases(t, server)
 }
 
-func TestStaleKeysOfOneGetManyAreRefreshedTogether(t *testing.T) {
+func TestGetMany_RefreshesItsStaleKeysTogether(t *testing.T) {
 	cache, server := newCache(t, readthrough.WithMaxRefreshes(1))
 	loader := &squares{}
 	rows := loader.wrap(t, cache, readthrough.WithStale(time.Hour))
@@ -236,9 +239,9 @@ func TestStaleKeysOfOneGetManyAreRefreshedTogether(t *testing.T) {
 	require.Zero(t, rows.Stats().SkippedRefreshes, "a refresh of many is one, and gives its place back")
 }
 
-// TestAGroupLargerThanABatchIsLoadedSideBySide fails by its deadline if the second
-// batch waits for the first, whose callers have nothing to do with it.
-func TestAGroupLargerThanABatchIsLoadedSideBySide(t *testing.T) {
+// TestGather_LoadsBatchesOfLargeGroupSideBySide fails by its deadline if the second batch waits for
+// the first, whose callers have nothing to do with it.
+func TestGather_LoadsBatchesOfLargeGroupSideBySide(t *testing.T) {
 	cache, _ := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache, gathering(2), readthrough.WithBatchSize(1))
@@ -255,23 +258,22 @@ func TestAGroupLargerThanABatchIsLoadedSideBySide(t *testing.T) {
 	require.Equal(t, []int{1, 2}, loader.asked())
 }
 
-func TestWhoComesAfterAnInvalidationIsGatheredAnew(t *testing.T) {
-	cache, server := newCache(t)
-	loader := gatedSquares()
-	rows := loader.wrap(t, cache, gathering(2))
-	done := make(chan struct{}, 2)
-	get := func() { getAll(t, []int{1, 2}, rows.Get); done <- struct{}{} }
-	go get()
-	<-loader.began
-	require.NoError(t, cache.Delete(t.Context(), "row:1", "row:2"))
-	go get() // joins the load that was under way
-	for rows.Stats().Misses < 4 {
-		runtime.Gosched()
-	}
-	close(loader.goOn)
-	<-done
-	<-done
-	require.Equal(t, slices.Repeat([]int{2}, 2), loader.sizes())
-	require.EqualValues(t, 2, rows.Stats().RefusedFills)
-	requireNoLeases(t, server)
+func TestGather_StartsAnewAfterInvalidation(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		cache, loader := b.cache(t), gatedSquares()
+		rows := loader.wrap(t, cache, gathering(2))
+		done := make(chan struct{}, 2)
+		get := func() { getAll(t, []int{1, 2}, rows.Get); done <- struct{}{} }
+		go get()
+		<-loader.began
+		require.NoError(t, cache.Delete(t.Context(), "row:1", "row:2"))
+		go get() // joins the load that is under way
+		synctest.Wait()
+		close(loader.goOn)
+		<-done
+		<-done
+		require.Equal(t, slices.Repeat([]int{2}, 2), loader.sizes())
+		require.EqualValues(t, 2, rows.Stats().RefusedFills)
+		requireNoLeases(t, b.redis)
+	})
 }

@@ -1,11 +1,8 @@
-package readthrough_test
+package faults
 
 import (
 	"context"
 	"errors"
-	"io"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,133 +13,6 @@ import (
 	"github.com/readthrough-go/readthrough"
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
-
-// tripHook is a hook for a whole round trip, of one command or a pipeline. Where it fails, so does each command.
-type tripHook func(cmds []redis.Cmder, send func() error) error
-
-func (h tripHook) DialHook(next redis.DialHook) redis.DialHook { return next }
-
-func (h tripHook) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		return h([]redis.Cmder{cmd}, func() error { return next(ctx, cmd) })
-	}
-}
-
-func (h tripHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		return h(cmds, func() error { return next(ctx, cmds) })
-	}
-}
-
-func fail(cmds []redis.Cmder, err error) error {
-	for _, cmd := range cmds {
-		cmd.SetErr(err)
-	}
-	return err
-}
-
-// once is a client that learns of an outage at its first attempt.
-func once(o *redis.Options) { o.MaxRetries, o.DialerRetries = -1, 1 }
-
-// step recognizes a step of the protocol by what is sent.
-type step func(cmds []redis.Cmder) bool
-
-func command(name string) step {
-	return func(cmds []redis.Cmder) bool { return cmds[0].Name() == name }
-}
-
-// script recognizes a script, known to the server or not, by how many keys and arguments it takes.
-func script(keys, args int) step {
-	return func(cmds []redis.Cmder) bool {
-		sent := cmds[0].Args()
-		return strings.HasPrefix(cmds[0].Name(), "eval") && sent[2] == keys && len(sent) == 3+keys+args
-	}
-}
-
-// outage is when and how Redis goes: strike is what the test does to the server at the given step.
-type outage struct {
-	strike func(*redistest.Server)
-	// sent: the step is carried out, and only its answer is lost.
-	sent bool
-}
-
-// hook stops at the first round trip of the step, says so, and goes on when the server was struck.
-func (o outage) hook(at step, reached chan<- struct{}, struck <-chan struct{}) tripHook {
-	var first sync.Once
-	return func(cmds []redis.Cmder, send func() error) error {
-		if !at(cmds) {
-			return send()
-		}
-		if o.sent {
-			if err := send(); redis.HasErrorPrefix(err, "NOSCRIPT") {
-				return err // not carried out: it is sent again, with the script
-			}
-		}
-		first.Do(func() { close(reached); <-struck })
-		if o.sent {
-			return fail(cmds, io.ErrUnexpectedEOF)
-		}
-		return send()
-	}
-}
-
-func TestLoaderAnswersWhereverRedisGoes(t *testing.T) {
-	t.Parallel()
-	tooLarge := readthrough.WithMaxEntryBytes(1)
-	for stepName, row := range map[string]struct {
-		at   step
-		slow bool // the load lasts until Redis has gone
-		opts []readthrough.Option
-	}{
-		"get":     {at: command("get")},
-		"acquire": {at: command("set")},
-		"renew":   {at: script(1, 2), slow: true, opts: []readthrough.Option{readthrough.WithLeaseTTL(300 * time.Millisecond)}},
-		"fill":    {at: script(2, 3)},
-		"release": {at: script(1, 1), opts: []readthrough.Option{tooLarge}},
-	} {
-		for how, gone := range map[string]outage{
-			"killed":      {strike: (*redistest.Server).Kill},
-			"hung":        {strike: (*redistest.Server).Pause},
-			"answer lost": {strike: (*redistest.Server).Kill, sent: true},
-		} {
-			t.Run(stepName+", "+how, func(t *testing.T) {
-				t.Parallel()
-				server := redistest.Start(t)
-				client := server.Client(once)
-				reached, struck := make(chan struct{}), make(chan struct{})
-				client.AddHook(gone.hook(row.at, reached, struck))
-				cache := fleet(t, 1, func() redis.UniversalClient { return client }, readthrough.WithRedisTimeout(time.Second))[0]
-				var loads atomic.Int64
-				rows := wrapper(t, cache, func(context.Context, int) (string, error) {
-					if row.slow {
-						<-struck
-					}
-					loads.Add(1)
-					return "loaded", nil
-				}, row.opts...)
-
-				got := make(chan string, 1)
-				go func() { // ends with its Get
-					v, err := rows.Get(context.Background(), 1)
-					if err != nil {
-						v = err.Error()
-					}
-					got <- v
-				}()
-				receive(t, reached)
-				gone.strike(server)
-				close(struck)
-
-				require.Equal(t, "loaded", receive(t, got))
-				require.EqualValues(t, 1, loads.Load())
-				require.EqualValues(t, 1, rows.Stats().RedisErrors, "the caller waits for Redis once")
-				if how == "hung" {
-					server.Resume() // else Close waits for it
-				}
-			})
-		}
-	}
-}
 
 // cable is what connects a client with Redis.
 type cable struct {
@@ -164,7 +34,18 @@ func (c *cable) client(server *redistest.Server) redis.UniversalClient {
 	return client
 }
 
-// writerAndReader are two wrappers of the same rows. The cable is the writer's.
+// row is what all rows of a database hold.
+type row struct{ atomic.Value }
+
+func newRow(v string) *row {
+	r := new(row)
+	r.Store(v)
+	return r
+}
+
+func (r *row) load(context.Context, int) (string, error) { return r.Load().(string), nil }
+
+// writerAndReader returns two wrappers of the same rows. The cable is the writer's.
 func writerAndReader(t *testing.T, c *cable) (writer *readthrough.Cache, write, read *readthrough.ReadThrough[int, string], rows *row) {
 	server := redistest.Start(t)
 	writer = fleet(t, 1, func() redis.UniversalClient { return c.client(server) })[0]
@@ -182,7 +63,7 @@ func requireRead(t *testing.T, v string, read *readthrough.ReadThrough[int, stri
 	}
 }
 
-func TestInvalidateThatFailedIsRetriedUntilItSucceeds(t *testing.T) {
+func TestInvalidate_IsRetriedUntilItSucceeds(t *testing.T) {
 	t.Parallel()
 	var c cable
 	writer, write, read, rows := writerAndReader(t, &c)
@@ -208,7 +89,7 @@ func TestInvalidateThatFailedIsRetriedUntilItSucceeds(t *testing.T) {
 	requireRead(t, "after", read, 1, 2, 3)
 }
 
-func TestPendingInvalidationIsDroppedWhenNoEntryCanBeLeft(t *testing.T) {
+func TestInvalidate_IsDroppedWhenNoEntryCanBeLeft(t *testing.T) {
 	t.Parallel()
 	var c cable
 	server := redistest.Start(t)
@@ -243,7 +124,7 @@ func TestPendingInvalidationIsDroppedWhenNoEntryCanBeLeft(t *testing.T) {
 	require.EqualValues(t, len(lasting), server.CommandStats()["unlink"], "what was dropped is not sent")
 }
 
-func TestCloseTriesPendingInvalidationsALastTime(t *testing.T) {
+func TestClose_TriesPendingInvalidationsLastTime(t *testing.T) {
 	t.Parallel()
 	var c cable
 	writer, write, read, rows := writerAndReader(t, &c)
@@ -251,7 +132,8 @@ func TestCloseTriesPendingInvalidationsALastTime(t *testing.T) {
 	rows.Store("after")
 	c.cut.Store(true)
 	require.Error(t, write.Invalidate(t.Context(), 1, 2))
-	// The pause before the next attempt in the background doubles: by now it is so long that Close comes first.
+	// The pause before the next attempt in the background doubles: by now it is so long that Close
+	// comes first.
 	require.Eventually(t, func() bool { return c.attempts.Load() >= 5 }, soon, time.Millisecond)
 
 	c.cut.Store(false)
@@ -261,7 +143,7 @@ func TestCloseTriesPendingInvalidationsALastTime(t *testing.T) {
 	requireRead(t, "after", read, 1, 2)
 }
 
-func TestCloseNamesTheKeysThatAreStillPending(t *testing.T) {
+func TestClose_NamesKeysThatAreStillPending(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	cache := fleet(t, 1, func() redis.UniversalClient { return server.Client(once) })[0]

@@ -1,7 +1,9 @@
 package readthrough_test
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,9 +13,7 @@ import (
 	"github.com/readthrough-go/readthrough"
 )
 
-var errDown = errors.New("database down")
-
-func TestAStaleHitIsServedAtOnceAndRefreshedOnceInTheFleet(t *testing.T) {
+func TestStale_IsServedAtOnceAndRefreshedOnceInFleet(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1, takes: time.Second}
 		fleet := []*rows{b.process(t, db), b.process(t, db)}
@@ -44,7 +44,7 @@ func TestAStaleHitIsServedAtOnceAndRefreshedOnceInTheFleet(t *testing.T) {
 	})
 }
 
-func TestAFailedRefreshLeavesTheStaleValueAndIsTold(t *testing.T) {
+func TestStale_OutlivesFailedRefreshWhichIsReported(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db, seen := &database{version: 1}, &recorder{kinds: map[readthrough.EventKind]readthrough.Event{}}
 		rt := b.process(t, db, readthrough.WithObserver(seen))
@@ -64,7 +64,7 @@ func TestAFailedRefreshLeavesTheStaleValueAndIsTold(t *testing.T) {
 	})
 }
 
-func TestALoadThatSucceedsEndsTheFailuresBeforeIt(t *testing.T) {
+func TestStale_ForgetsFailuresOnceLoadSucceeds(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1}
 		rt := b.process(t, db)
@@ -82,7 +82,8 @@ func TestALoadThatSucceedsEndsTheFailuresBeforeIt(t *testing.T) {
 	})
 }
 
-// readEvery reads row 1 from each of the fleet again and again for a time, and hands each answer to check.
+// readEvery reads row 1 from each of the fleet again and again for a time, and hands each answer to
+// check.
 func readEvery(t *testing.T, step, total time.Duration, fleet []*rows, check func(answer)) {
 	t.Helper()
 	for until := time.Now().Add(total); time.Now().Before(until); pass(step) {
@@ -92,7 +93,7 @@ func readEvery(t *testing.T, step, total time.Duration, fleet []*rows, check fun
 	}
 }
 
-func TestThePauseAfterAFailedRefreshDoublesToTheTTL(t *testing.T) {
+func TestStale_DoublesPauseAfterFailedRefreshUpToTTL(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		const step = 50 * time.Millisecond
 		db := &database{version: 1}
@@ -113,7 +114,7 @@ func TestThePauseAfterAFailedRefreshDoublesToTheTTL(t *testing.T) {
 	})
 }
 
-func TestALoaderDownForAMinuteCostsNoReadItsAnswer(t *testing.T) {
+func TestStale_AnswersEveryReadThroughLoaderOutage(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		const step, outage = 50 * time.Millisecond, time.Minute
 		db := &database{version: 1}
@@ -125,7 +126,8 @@ func TestALoaderDownForAMinuteCostsNoReadItsAnswer(t *testing.T) {
 			require.Equal(t, 1, got.value)
 			require.Zero(t, got.took)
 		})
-		// 50 seconds of the minute are stale: attempts at 0, 1, 3, 7, 15, 25, 35 and 45 seconds, in each process.
+		// 50 seconds of the minute are stale: attempts at 0, 1, 3, 7, 15, 25, 35 and 45 seconds, in
+		// each process.
 		require.LessOrEqual(t, len(db.loads()), 1+2*8)
 		require.GreaterOrEqual(t, len(db.loads()), 1+8)
 
@@ -143,7 +145,7 @@ func TestALoaderDownForAMinuteCostsNoReadItsAnswer(t *testing.T) {
 	})
 }
 
-func TestPastItsStaleWindowAValueIsNotServed(t *testing.T) {
+func TestStale_IsNotServedPastItsWindow(t *testing.T) {
 	for name, patience := range map[string]time.Duration{"at once": 0, "with patience": time.Second} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *bubble) {
@@ -162,7 +164,7 @@ func TestPastItsStaleWindowAValueIsNotServed(t *testing.T) {
 	}
 }
 
-func TestAValueIsServedStaleOnlyWithinTheReadersOwnWindow(t *testing.T) {
+func TestStale_IsServedWithinReadersOwnWindow(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1}
 		lenient, strict := b.process(t, db), b.process(t, db, readthrough.WithStale(staleFor/2))
@@ -176,7 +178,7 @@ func TestAValueIsServedStaleOnlyWithinTheReadersOwnWindow(t *testing.T) {
 	})
 }
 
-func TestNotFoundIsAnAnswerThatReplacesTheStaleValue(t *testing.T) {
+func TestStale_IsReplacedByNotFound(t *testing.T) {
 	errNone := errors.New("none")
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db := &database{version: 1}
@@ -204,7 +206,8 @@ func TestNotFoundIsAnAnswerThatReplacesTheStaleValue(t *testing.T) {
 
 const patience = 200 * time.Millisecond
 
-// aged is a wrapper with patience, whose row 1 is stale in version 1, of a database in version 2.
+// aged returns a wrapper with patience, whose row 1 is stale in version 1, of a database in version
+// 2.
 func aged(t *testing.T, b *bubble) (*database, *rows) {
 	t.Helper()
 	db := &database{version: 1}
@@ -215,7 +218,7 @@ func aged(t *testing.T, b *bubble) (*database, *rows) {
 	return db, rt
 }
 
-func TestPatienceWaitsForAFastLoad(t *testing.T) {
+func TestPatience_WaitsForFastLoad(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db, rt := aged(t, b)
 		db.change(func(d *database) { d.takes = patience - time.Millisecond })
@@ -228,7 +231,7 @@ func TestPatienceWaitsForAFastLoad(t *testing.T) {
 	})
 }
 
-func TestPatienceEndsWithTheStaleValueAndTheLoadGoesOn(t *testing.T) {
+func TestPatience_EndsWithStaleValueWhileLoadGoesOn(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db, rt := aged(t, b)
 		db.change(func(d *database) { d.takes = time.Second })
@@ -250,7 +253,7 @@ func TestPatienceEndsWithTheStaleValueAndTheLoadGoesOn(t *testing.T) {
 	})
 }
 
-func TestPatienceDoesNotOutlastAFailedLoad(t *testing.T) {
+func TestPatience_EndsWithFailedLoad(t *testing.T) {
 	inBubble(t, func(t *testing.T, b *bubble) {
 		db, rt := aged(t, b)
 		db.change(func(d *database) { d.err, d.takes = errDown, time.Millisecond })
@@ -267,7 +270,7 @@ func TestPatienceDoesNotOutlastAFailedLoad(t *testing.T) {
 	})
 }
 
-func TestWhatWasInvalidatedIsNeverServedStale(t *testing.T) {
+func TestStale_IsNeverServedAfterInvalidate(t *testing.T) {
 	for name, opts := range map[string][]readthrough.CacheOption{
 		"at once": nil, "with patience": {readthrough.WithPatience(patience)}, "with early refresh": {readthrough.WithEarlyRefresh(1e9)},
 	} {
@@ -298,7 +301,7 @@ func TestWhatWasInvalidatedIsNeverServedStale(t *testing.T) {
 	}
 }
 
-func TestARefreshUnderWayDoesNotBringBackWhatWasInvalidated(t *testing.T) {
+func TestStale_RefreshDoesNotBringBackInvalidated(t *testing.T) {
 	for name, patience := range map[string]time.Duration{"at once": 0, "with patience": patience} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, b *bubble) {
@@ -324,4 +327,48 @@ func TestARefreshUnderWayDoesNotBringBackWhatWasInvalidated(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestStale_IsServedWhileLoadRefreshesAndWhenItFails(t *testing.T) {
+	cache, _ := newCache(t)
+	var version atomic.Int64
+	version.Store(1)
+	loaded := make(chan struct{}, 9)
+	rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, int) (int64, error) {
+		defer func() { loaded <- struct{}{} }()
+		if v := version.Load(); v > 0 {
+			return v, nil
+		}
+		return 0, errors.New("database down")
+	}, readthrough.Int, readthrough.WithTTL(time.Millisecond), readthrough.WithStale(time.Hour)))
+	_, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	<-loaded
+	version.Store(0)
+	require.Eventually(t, func() bool {
+		v, err := rows.Get(t.Context(), 1)
+		return err == nil && v == 1 && rows.Stats().LoadErrors == 1
+	}, 5*time.Second, time.Millisecond)
+	v, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, v)
+	require.EqualValues(t, 1, rows.Stats().LoadErrors, "the next attempt waits")
+}
+
+func TestPatience_GivesStaleValueWhileLoadBlocks(t *testing.T) {
+	cache, _ := newCache(t)
+	goOn := make(chan struct{}, 9)
+	goOn <- struct{}{}
+	var loads atomic.Int64
+	rows := wrapper(t, cache, func(context.Context, int) (int64, error) { <-goOn; return loads.Add(1), nil },
+		readthrough.WithTTL(5*time.Millisecond), readthrough.WithStale(time.Hour), readthrough.WithPatience(time.Millisecond))
+	v, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, v)
+	require.Eventually(t, func() bool {
+		v, err := rows.Get(t.Context(), 1)
+		return err == nil && v == 1 && rows.Stats().StaleHits > 0
+	}, 5*time.Second, time.Millisecond)
+	goOn <- struct{}{}
+	require.Eventually(t, func() bool { return rows.Stats().Fills == 2 }, 5*time.Second, time.Millisecond)
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package readthrough_test
+package coherence
 
 import (
 	"encoding/json"
@@ -52,10 +52,14 @@ func mixOptions(opts ...readthrough.CacheOption) []readthrough.CacheOption { ret
 
 var shortTTL = readthrough.WithTTL(2 * time.Millisecond)
 
-func countRefusedFills(s readthrough.Stats) int64      { return s.RefusedFills }
-func countRefreshes(s readthrough.Stats) int64         { return s.Refreshes }
-func countStaleHits(s readthrough.Stats) int64         { return s.StaleHits }
-func countCollapsed(s readthrough.Stats) int64         { return s.Collapsed }
+func countRefusedFills(s readthrough.Stats) int64 { return s.RefusedFills }
+
+func countRefreshes(s readthrough.Stats) int64 { return s.Refreshes }
+
+func countStaleHits(s readthrough.Stats) int64 { return s.StaleHits }
+
+func countCollapsed(s readthrough.Stats) int64 { return s.Collapsed }
+
 func countLoadsWithoutLease(s readthrough.Stats) int64 { return s.Loads - s.Fills - s.RefusedFills }
 
 func mixNamed(name string) mix {
@@ -94,8 +98,8 @@ const (
 	stuckAfter = 2 * time.Minute
 )
 
-// historyDriver runs histories in its processes and has each checked. All of its fields
-// are the test's goroutine's.
+// historyDriver runs histories in its processes and has each checked. All of its fields are the
+// test's goroutine's.
 type historyDriver struct {
 	t        *testing.T
 	members  []*redistest.Proc
@@ -108,6 +112,7 @@ type historyDriver struct {
 	stops    int
 	stats    map[string]*readthrough.Stats // by mix
 	batches  int64
+	lost     int64 // leases
 	counts   map[opKind]int
 	violated bool
 }
@@ -127,10 +132,11 @@ type historyVerdict struct {
 	shown   []historyOp // of the key, if the result is not Ok
 }
 
-// TestHistoriesAreCoherent is the check of the first promise: what several
-// processes saw of the cache while they read and wrote, and were stopped in the
-// middle of it, can be explained by the model.
-func TestHistoriesAreCoherent(t *testing.T) {
+// TestHistories_AreCoherent is the check of the first promise: what several processes saw of the
+// cache while they read and wrote, and were stopped in the middle of it, can be explained by the
+// model.
+func TestHistories_AreCoherent(t *testing.T) {
+	t.Parallel()
 	histories := *coherenceHistories
 	if testing.Short() {
 		histories = min(histories, len(mixes))
@@ -265,6 +271,7 @@ func (d *historyDriver) count(r memberReport) {
 	}
 	addStats(d.stats[mix], r.Stats)
 	d.batches += r.Batches
+	d.lost += r.LostLeases
 	for _, o := range r.Operations {
 		d.counts[o.Action]++
 	}
@@ -286,7 +293,7 @@ func (d *historyDriver) judge(v historyVerdict) {
 	d.violated = true
 }
 
-// violation is what the mutants' outputs are searched for.
+// violation is what the outputs of the mutants are searched for.
 const violation = "VIOLATION"
 
 // requireExercised says what ran, and fails if the check has checked next to nothing.
@@ -295,8 +302,8 @@ func (d *historyDriver) requireExercised(histories int) {
 	for _, n := range d.counts {
 		total += n
 	}
-	d.t.Logf("%d histories, %d operations %v, %d stops of a process in a load, %d batch loads, seed %d",
-		histories, total, d.counts, d.stops, d.batches, *coherenceSeed)
+	d.t.Logf("%d histories, %d operations %v, %d stops of a process in a load, %d lost leases, %d batch loads, seed %d",
+		histories, total, d.counts, d.stops, d.lost, d.batches, *coherenceSeed)
 	var sum readthrough.Stats
 	for _, m := range mixes[:min(histories, len(mixes))] {
 		s := *d.stats[m.name]
@@ -306,7 +313,7 @@ func (d *historyDriver) requireExercised(histories int) {
 	}
 	require.GreaterOrEqual(d.t, total, histories*coherenceProcesses*coherenceClients*operationsEach)
 	for what, n := range map[string]int64{
-		"stops": int64(d.stops), "hits": sum.Hits, "loads": sum.Loads, "fills": sum.Fills, "refused fills": sum.RefusedFills,
+		"stops": int64(d.stops), "lost leases": d.lost, "hits": sum.Hits, "loads": sum.Loads, "fills": sum.Fills, "refused fills": sum.RefusedFills,
 		"waits for another process": sum.Shared, "waits for another caller": sum.Collapsed, "invalidations": sum.Invalidations,
 	} {
 		require.Positive(d.t, n, what)
@@ -323,7 +330,7 @@ func addStats(sum *readthrough.Stats, s readthrough.Stats) {
 	}
 }
 
-// statsLine is the counts that are not zero.
+// statsLine returns the counts that are not zero.
 func statsLine(s readthrough.Stats) string {
 	var line strings.Builder
 	for i, v := 0, reflect.ValueOf(s); i < v.NumField(); i++ {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package readthrough_test
+package coherence
 
 import (
 	"cmp"
@@ -33,8 +33,8 @@ const (
 	opExpire          opKind = "expire"     // promises nothing, and must harm nothing
 )
 
-// historyOp is one call of one client for one key. Call and Return are read from
-// one clock in all processes: before the call, and after its return.
+// historyOp is one call of one client for one key. Call and Return are read from one clock in all
+// processes: before the call, and after its return.
 type historyOp struct {
 	Key     int    `json:"k"`
 	Action  opKind `json:"a"`
@@ -60,8 +60,8 @@ type keyState struct {
 
 const notSet = -1
 
-// coherent is the promise as a sequential object, whose operations each take
-// effect at one moment between their call and their return:
+// coherent is the promise as a sequential object, whose operations each take effect at one moment
+// between their call and their return:
 //
 //	write v       the database goes from v-1 to v
 //	Invalidate    remembers the database's version as the floor
@@ -70,21 +70,18 @@ const notSet = -1
 //	Get v         floor <= v <= written, or v was set last
 //	Refresh v     v is what the database holds: it loads after it was called
 //
-// This is the promise of coherence, no more and no less. No more: let a Get
-// return v, and take the moment at which the protocol made sure of v, which lies
-// within the call: the lookup that hit, the acquire that found the entry, the
-// accepted fill, or else the load itself. If v was loaded, no Invalidate took
-// effect between that load and that moment, so v is at least the floor then. No
-// less: if a value loaded before an Invalidate had an effect that shows (the row
-// was written to in between) and is returned by a Get that began after the
-// Invalidate had returned, v is below the floor at each moment of that Get, and
-// below every later one.
+// This is the promise of coherence, no more and no less. No more: let a Get return v, and take the
+// moment at which the protocol made sure of v, which lies within the call: the lookup that hit, the
+// acquire that found the entry, the accepted fill, or else the load itself. If v was loaded, no
+// Invalidate took effect between that load and that moment, so v is at least the floor then. No
+// less: if a value loaded before an Invalidate had an effect that shows (the row was written to in
+// between) and is returned by a Get that began after the Invalidate had returned, v is below the
+// floor at each moment of that Get, and below every later one.
 //
-// A register would promise more: that a Get which begins after a write has
-// returned sees it. But between the write and the Invalidate the entry is still
-// there, and a process may return the new version from a load of its own before
-// another returns the old one from the entry. So both are right, in any order,
-// until the Invalidate.
+// A register would promise more: that a Get which begins after a write has returned sees it. But
+// between the write and the Invalidate the entry is still there, and a process may return the new
+// version from a load of its own before another returns the old one from the entry. So both are
+// right, in any order, until the Invalidate.
 var coherent = porcupine.Model{
 	Init: func() any { return keyState{lastSet: notSet} },
 	Step: func(state, input, _ any) (bool, any) {
@@ -110,19 +107,19 @@ var coherent = porcupine.Model{
 const (
 	// checkLimit bounds the search for an order of a key's operations.
 	checkLimit = time.Minute
-	// easyLimit is far more than it takes where there is one. To make sure that
-	// there is none takes time exponential in the number of concurrent operations.
+	// easyLimit is far more than it takes where there is one. To make sure that there is none takes
+	// time exponential in the number of concurrent operations.
 	easyLimit = time.Second
 )
 
-// checkHistory decides whether the history of one key is coherent. If it is not, it
-// returns what of it shows that.
+// checkHistory decides whether the history of one key is coherent. If it is not, it returns what of
+// it shows that.
 func checkHistory(ops []historyOp) (porcupine.CheckResult, []historyOp) {
 	if searchOrder(ops, easyLimit) == porcupine.Ok {
 		return porcupine.Ok, nil
 	}
-	// A read changes nothing, so without the others it must be explained just as
-	// well. If it is not, that is found fast, and easy to read.
+	// A read changes nothing, so without the others it must be explained just as well. If it is
+	// not, that is found fast, and easy to read.
 	var changes, reads []historyOp
 	for _, o := range ops {
 		if o.Action == opGet || o.Action == opRefresh {
@@ -151,7 +148,7 @@ func toPorcupine(ops []historyOp) []porcupine.Operation {
 	return history
 }
 
-// historyText is the end of a history, as lines to read.
+// historyText returns the end of a history, as lines to read.
 func historyText(ops []historyOp) string {
 	const shown = 20
 	ops = slices.SortedFunc(slices.Values(ops), func(a, b historyOp) int { return cmp.Compare(a.Call, b.Call) })
@@ -175,9 +172,9 @@ func visualize(t *testing.T, name string, ops []historyOp) {
 	t.Logf("the history as a page, kept with -artifacts: %s", path)
 }
 
-// Histories whose verdict is known: the check must tell these apart before it is
-// believed about others.
-func TestCoherenceModelTellsRightFromWrong(t *testing.T) {
+// Histories whose verdict is known: the check must tell these apart before it is believed about
+// others.
+func TestModel_TellsRightFromWrong(t *testing.T) {
 	at := func(call, ret int64, a opKind, v int64) historyOp {
 		return historyOp{Action: a, Version: v, Call: call, Return: ret}
 	}

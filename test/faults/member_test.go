@@ -1,4 +1,4 @@
-package readthrough_test
+package faults
 
 import (
 	"context"
@@ -22,24 +22,24 @@ const (
 	memberEnv   = "READTHROUGH_TEST_MEMBER"
 	// patient has Open's client wait as long as the member's cache does.
 	patient = "?dial_timeout=30s&read_timeout=30s&write_timeout=30s&pool_timeout=30s"
-	// soon is far longer than anything that is waited for takes, even on a busy machine.
-	soon = 30 * time.Second
 )
 
 func init() { redistest.Register(memberEntry, runMember) }
 
-// memberConfig is what a process of the fleet is told when it starts. What is zero is left at its default.
+// memberConfig is what a process of the fleet is told when it starts. What is zero is left at its
+// default.
 type memberConfig struct {
 	URL                      string
 	Row                      int // the only one that its loader and its orders are about
 	TTL, LeaseTTL, LeaseWait time.Duration
 }
 
-func (c memberConfig) key() string   { return fmt.Sprintf("row:%d", c.Row) }
+func (c memberConfig) key() string { return fmt.Sprintf("row:%d", c.Row) }
+
 func (c memberConfig) lease() string { return fmt.Sprintf("{row:%d}:lease", c.Row) }
 
-// order is a line from the test to a member, report a line back. The database of the fleet is the test: a member's
-// loader reports that it was called, and returns what the test then says.
+// order is a line from the test to a member, report a line back. The database of the fleet is the
+// test: a member's loader reports that it was called, and returns what the test then says.
 type order struct {
 	ID    int
 	Do    string // get, watch, set, invalidate, stats, or load: the answer to a load
@@ -54,7 +54,7 @@ type report struct {
 	Err    string
 }
 
-// runMember is the program of one process of the fleet.
+// runMember runs one process of the fleet until the test closes its input.
 func runMember() int {
 	if err := serveOrders(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -178,7 +178,8 @@ func (m *member) together(n int, read func() (string, error)) (values map[string
 	return values, failed
 }
 
-// watch reads a row that counts up until it is at last, or beyond: on a busy machine a value can come and go unseen.
+// watch reads a row that counts up until it is at last, or beyond: on a busy machine a value can
+// come and go unseen.
 func (m *member) watch(ctx context.Context, last string) (string, error) {
 	end, err := strconv.Atoi(last)
 	if err != nil {
@@ -217,7 +218,8 @@ type handle struct {
 	waiting map[int]chan report
 }
 
-// startProcesses starts a process for each conf; the first one's URL is where the test looks at Redis, too.
+// startProcesses starts a process for each conf; the first one's URL is where the test looks at
+// Redis, too.
 func startProcesses(t *testing.T, confs ...memberConfig) *processes {
 	t.Helper()
 	client, err := readthrough.Open(confs[0].URL + patient)
@@ -253,8 +255,8 @@ func (f *processes) start(conf memberConfig) *handle {
 	return h
 }
 
-// listen passes on what the member says, in the order in which it does: when the report of an order is there, so are
-// the loads that the order has led to.
+// listen passes on what the member says, in the order in which it does: when the report of an order
+// is there, so are the loads that the order has led to.
 func (h *handle) listen() {
 	for {
 		line, err := h.ReadLine(10 * soon)
@@ -314,7 +316,8 @@ func (h *handle) kill() {
 	h.Kill()
 }
 
-// awaitMisses waits until so many reads of the member have missed: they wait for the load by then, or soon will.
+// awaitMisses waits until so many reads of the member have missed: they wait for the load by then,
+// or soon will.
 func (h *handle) awaitMisses(n int64) {
 	h.fleet.t.Helper()
 	require.Eventually(h.fleet.t, func() bool { return h.stats().Misses == n }, soon, 5*time.Millisecond)
@@ -332,18 +335,7 @@ func (f *processes) awaitLoad() *handle {
 	return receive(f.t, f.loads)
 }
 
-// receive returns what comes on ch, and fails the test if nothing does.
-func receive[T any](t *testing.T, ch <-chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-ch:
-	case <-time.After(soon):
-		require.FailNow(t, "nothing came")
-	}
-	return v
-}
-
-// requireValue waits for the report of a get whose goroutines must all have got v.
+// requireReport waits for the report of a get whose goroutines must all have got v.
 func requireReport(t *testing.T, v string, times int, done <-chan report) {
 	t.Helper()
 	r := receive(t, done)

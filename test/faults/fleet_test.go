@@ -1,11 +1,8 @@
-package readthrough_test
+package faults
 
 import (
-	"context"
-	"errors"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,12 +13,12 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-func TestFleetOnOneServer(t *testing.T) {
+func TestFleet_KeepsItsPromisesOnOneServer(t *testing.T) {
 	t.Parallel()
 	testFleet(t, redistest.Start(t).URL())
 }
 
-func TestFleetOnCluster(t *testing.T) {
+func TestFleet_KeepsItsPromisesOnCluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, 3, 0)
 	testFleet(t, cluster.URL())
@@ -40,7 +37,8 @@ func testFleet(t *testing.T, url string) {
 		{"Set elsewhere refuses the fill of an older load", noOlderFillAfterSet},
 	} {
 		t.Run(promise.name, func(t *testing.T) {
-			// Nothing here is about the end of a lease, which a process that gets no CPU for a while would see.
+			// Nothing here is about the end of a lease, which a process that gets no CPU for a
+			// while would see.
 			promise.test(t, memberConfig{URL: url, Row: row, LeaseTTL: soon, LeaseWait: 10 * soon})
 		})
 	}
@@ -60,7 +58,8 @@ func (f *processes) everyone(o order) (done []<-chan report) {
 	return done
 }
 
-// finish waits until all is done, with load answering each load that this leads to. It returns how many there were.
+// finish waits until all is done, with load answering each load that this leads to. It returns how
+// many there were.
 func (f *processes) finish(done []<-chan report, load func(*handle)) (reports []report, loads int) {
 	f.t.Helper()
 	late := time.After(soon)
@@ -194,7 +193,7 @@ func invalidateAThousandKeys(t *testing.T, cluster *redistest.Cluster) {
 	}
 }
 
-func TestSlowLoadKeepsItsLeaseAndOthersWait(t *testing.T) {
+func TestLease_OutlastsSlowLoadWhileOthersWait(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	conf := memberConfig{URL: server.URL(), LeaseTTL: 3 * time.Second, LeaseWait: soon}
@@ -216,7 +215,7 @@ func TestSlowLoadKeepsItsLeaseAndOthersWait(t *testing.T) {
 	require.EqualValues(t, 1, a.stats().Fills)
 }
 
-func TestKilledHolderBlocksOthersForOneLeaseTTL(t *testing.T) {
+func TestLease_OfKilledHolderBlocksOthersForOneTTL(t *testing.T) {
 	t.Parallel()
 	conf := memberConfig{URL: redistest.Start(t).URL(), LeaseTTL: 2 * time.Second, LeaseWait: soon}
 	f := startProcesses(t, conf, conf, conf)
@@ -244,7 +243,7 @@ func TestKilledHolderBlocksOthersForOneLeaseTTL(t *testing.T) {
 	}
 }
 
-func TestFillOfPausedHolderIsRefused(t *testing.T) {
+func TestLease_RefusesFillOfPausedHolder(t *testing.T) {
 	t.Parallel()
 	conf := memberConfig{URL: redistest.Start(t).URL(), LeaseTTL: soon, LeaseWait: soon}
 	brief := conf
@@ -271,7 +270,7 @@ func TestFillOfPausedHolderIsRefused(t *testing.T) {
 	require.Empty(t, f.loads)
 }
 
-func TestCallerWhoseLeaseWaitIsOverLoadsForItself(t *testing.T) {
+func TestLease_LetsCallerLoadForItselfAfterLeaseWait(t *testing.T) {
 	t.Parallel()
 	conf := memberConfig{URL: redistest.Start(t).URL(), LeaseTTL: soon}
 	impatient := conf
@@ -293,91 +292,4 @@ func TestCallerWhoseLeaseWaitIsOverLoadsForItself(t *testing.T) {
 	requireReport(t, "slow", 1, slow)
 	requireReport(t, "slow", 1, b.get(1))
 	require.Empty(t, f.loads)
-}
-
-// commandsSince is what the server was told since its last ResetStats, apart from what opens a connection.
-func commandsSince(server *redistest.Server) map[string]int64 {
-	calls := server.CommandStats()
-	for _, name := range []string{"hello", "client|setinfo", "client|maint_notifications", "config|resetstat", "info"} {
-		delete(calls, name)
-	}
-	return calls
-}
-
-// tripsAndCommands is a wrapper, its own server, and a function that says what a call costs there. Negative ids are
-// not found, and from 1,000,000 on the database is down.
-func tripsAndCommands(t *testing.T) (*readthrough.ReadThrough[int, int], *redistest.Server, func(call func()) (int64, map[string]int64)) {
-	server := redistest.Start(t)
-	client := server.Client()
-	// Single commands and pipelines have connections of their own, which take round trips to open.
-	require.NoError(t, client.Ping(t.Context()).Err())
-	_, err := client.Pipelined(t.Context(), func(pipe redis.Pipeliner) error { return pipe.Ping(t.Context()).Err() })
-	require.NoError(t, err)
-	var trips atomic.Int64
-	client.AddHook(&redistest.TripCounter{Trips: &trips})
-	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
-	errNone := errors.New("none")
-	rows := wrapper(t, cache, func(_ context.Context, id int) (int, error) {
-		switch {
-		case id < 0:
-			return 0, errNone
-		case id >= 1_000_000:
-			return 0, errors.New("database down")
-		}
-		return id, nil
-	}, readthrough.WithNotFound(time.Minute, errNone))
-	return rows, server, func(call func()) (int64, map[string]int64) {
-		t.Helper()
-		server.ResetStats()
-		before := trips.Load()
-		call()
-		return trips.Load() - before, commandsSince(server)
-	}
-}
-
-func TestWhatEachCallCostsInRedis(t *testing.T) {
-	t.Parallel()
-	rows, _, cost := tripsAndCommands(t)
-	ctx := t.Context()
-	type commands = map[string]int64
-	// A miss asks for the entry, then for lease, entry and holder at once, and fills by a script.
-	miss := commands{"get": 1 + 2 + 1, "set": 1 + 1, "evalsha": 1, "del": 1}
-	for name, row := range map[string]struct {
-		call     func(id int)
-		trips    int64
-		commands commands
-	}{
-		"miss":                   {func(id int) { _, _ = rows.Get(ctx, id) }, 3, miss},
-		"hit":                    {func(int) { _, _ = rows.Get(ctx, 100) }, 1, commands{"get": 1}},
-		"not found":              {func(id int) { _, _ = rows.Get(ctx, -id) }, 3, miss},
-		"hit of not found":       {func(int) { _, _ = rows.Get(ctx, -100) }, 1, commands{"get": 1}},
-		"load that fails":        {func(int) { _, _ = rows.Get(ctx, 1_000_000) }, 3, commands{"get": 1 + 2 + 1, "set": 1, "evalsha": 1, "del": 1}},
-		"peek":                   {func(int) { _, _ = rows.Peek(ctx, 101) }, 1, commands{"get": 1}},
-		"set":                    {func(int) { _ = rows.Set(ctx, 102, 1) }, 1, commands{"evalsha": 1, "set": 1, "del": 1}},
-		"refresh":                {func(int) { _, _ = rows.Refresh(ctx, 103) }, 2, commands{"set": 1 + 1, "evalsha": 1, "get": 1, "del": 1}},
-		"invalidation of three":  {func(int) { _ = rows.Invalidate(ctx, 1, 2, 3) }, 1, commands{"unlink": 3}},
-		"three hits of GetMany":  {func(int) { _, _ = rows.GetMany(ctx, []int{104, 105, 106}) }, 1, commands{"get": 3}},
-		"one key thrice at once": {func(int) { _, _ = rows.GetMany(ctx, []int{107, 107, 107}) }, 1, commands{"get": 1}},
-	} {
-		row.call(1) // teaches Redis the script, and fills what is to be hit
-		trips, told := cost(func() { row.call(2) })
-		require.Equal(t, row.trips, trips, name)
-		require.Equal(t, row.commands, told, name)
-		require.NoError(t, rows.Invalidate(ctx, 1, 2, -1, -2))
-	}
-}
-
-// TestFirstFillTeachesTheScript holds that the first fill of a process costs nothing more. The one exception is a server
-// that has forgotten its scripts: it is sent them in a fourth round trip.
-func TestFirstFillTeachesTheScript(t *testing.T) {
-	t.Parallel()
-	rows, server, cost := tripsAndCommands(t)
-	for i, want := range []struct{ trips, eval int64 }{{3, 1}, {3, 0}, {4, 1}, {3, 0}} {
-		if i == 2 {
-			require.NoError(t, server.Client().ScriptFlush(t.Context()).Err())
-		}
-		trips, told := cost(func() { _, _ = rows.Get(t.Context(), i) })
-		require.Equal(t, want.trips, trips)
-		require.Equal(t, want.eval, told["eval"])
-	}
 }

@@ -3,7 +3,6 @@ package readthrough_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -11,9 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -21,104 +20,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-// squares is a batch loader that remembers what it was asked for. With a gate, each
-// call says that it has begun, and waits to be let on.
-type squares struct {
-	mu    sync.Mutex
-	calls [][]int
-	began chan []int
-	goOn  chan struct{}
-}
-
-func gatedSquares() *squares {
-	return &squares{began: make(chan []int, 100), goOn: make(chan struct{})}
-}
-
-func (s *squares) load(ctx context.Context, ids []int) (map[int]int, error) {
-	s.mu.Lock()
-	s.calls = append(s.calls, slices.Clone(ids))
-	s.mu.Unlock()
-	if s.began != nil {
-		s.began <- ids
-		select {
-		case <-s.goOn:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	m := make(map[int]int, len(ids))
-	for _, id := range ids {
-		m[id] = id * id
-	}
-	return m, nil
-}
-
-// wrap wraps s under the name "row", with a loader for single keys that must not be called.
-func (s *squares) wrap(t *testing.T, cache *readthrough.Cache, opts ...readthrough.Option) *readthrough.ReadThrough[int, int] {
-	t.Helper()
-	return wrapper(t, cache, func(_ context.Context, id int) (int, error) {
-		return 0, fmt.Errorf("the single loader was called for %d", id)
-	}, append(opts, readthrough.WithBatchLoader(s.load))...)
-}
-
-// sizes is how many keys each call was given.
-func (s *squares) sizes() []int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sizes := make([]int, len(s.calls))
-	for i, ids := range s.calls {
-		sizes[i] = len(ids)
-	}
-	return sizes
-}
-
-// asked is all keys that were asked for, sorted.
-func (s *squares) asked() []int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Sorted(slices.Values(slices.Concat(s.calls...)))
-}
-
-// upTo is the ids from, from+1, ... to-1.
-func upTo(from, to int) []int {
-	ids := make([]int, 0, to-from)
-	for id := from; id < to; id++ {
-		ids = append(ids, id)
-	}
-	return ids
-}
-
-func squaresOf(ids []int) []readthrough.Result[int] {
-	results := make([]readthrough.Result[int], len(ids))
-	for i, id := range ids {
-		results[i].Value = id * id
-	}
-	return results
-}
-
-// leasesIn is the leases that are in server.
-func leasesIn(server *miniredis.Miniredis) []string {
-	return slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.HasSuffix(key, ":lease") })
-}
-
-func requireNoLeases(t *testing.T, server *miniredis.Miniredis) {
-	t.Helper()
-	require.Eventually(t, func() bool { return len(leasesIn(server)) == 0 }, 10*time.Second, time.Millisecond, "a lease was not given back")
-}
-
-// peak is the highest number of those who were in at a time.
-type peak struct{ in, highest atomic.Int64 }
-
-// visit is a query that takes its time.
-func (p *peak) visit() {
-	n := p.in.Add(1)
-	defer p.in.Add(-1)
-	for h := p.highest.Load(); n > h && !p.highest.CompareAndSwap(h, n); h = p.highest.Load() {
-	}
-	time.Sleep(time.Millisecond)
-}
-
-func TestGetManyAnswersEachKeyAsGetWould(t *testing.T) {
+func TestGetMany_AnswersEachKeyAsGetWould(t *testing.T) {
 	cache, server := newCache(t)
 	errNone := errors.New("none")
 	var asked []string
@@ -181,7 +83,28 @@ func TestGetManyAnswersEachKeyAsGetWould(t *testing.T) {
 	requireNoLeases(t, server)
 }
 
-func TestGetManyEndsWithItsContext(t *testing.T) {
+func TestGetMany_LoadsMissesInOneBatch(t *testing.T) {
+	cache, _ := newCache(t)
+	var batches atomic.Int64
+	rows := readthrough.Must(readthrough.New(cache, "row", func(context.Context, int) (int, error) {
+		return 0, errors.New("not called")
+	}, readthrough.Int, readthrough.WithBatchLoader(func(_ context.Context, ids []int) (map[int]int, error) {
+		batches.Add(1)
+		m := map[int]int{}
+		for _, id := range ids {
+			if id != 3 {
+				m[id] = id * id
+			}
+		}
+		return m, nil
+	})))
+	rs, err := rows.GetMany(t.Context(), []int{1, 2, 3})
+	require.NoError(t, err)
+	require.Equal(t, []readthrough.Result[int]{{Value: 1}, {Value: 4}, {Err: readthrough.ErrMiss}}, rs)
+	require.LessOrEqual(t, batches.Load(), int64(3))
+}
+
+func TestGetMany_EndsWithItsContext(t *testing.T) {
 	cache, server := newCache(t)
 	loader := gatedSquares()
 	rows := loader.wrap(t, cache)
@@ -203,26 +126,28 @@ func TestGetManyEndsWithItsContext(t *testing.T) {
 	require.Empty(t, results)
 }
 
-func TestALoadGoesOnForThoseWhoStay(t *testing.T) {
-	cache, server := newCache(t)
-	loader := gatedSquares()
-	rows := loader.wrap(t, cache)
-	ctx, cancel := context.WithCancel(t.Context())
-	gone := make(chan error)
-	go func() { _, err := rows.GetMany(ctx, upTo(0, 10)); gone <- err }()
-	<-loader.began
-	stays := make(chan int)
-	go func() { v, _ := rows.Get(context.Background(), 7); stays <- v }()
-	require.Eventually(t, func() bool { return rows.Stats().Misses == 11 }, 5*time.Second, time.Millisecond)
-	cancel()
-	require.ErrorIs(t, <-gone, context.Canceled)
-	close(loader.goOn)
-	require.Equal(t, 49, <-stays)
-	require.Equal(t, []int{10}, loader.sizes())
-	requireNoLeases(t, server)
+func TestGetMany_LeavesLoadToThoseWhoJoinedIt(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		loader := gatedSquares()
+		rows := loader.wrap(t, b.cache(t))
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan error)
+		go func() { _, err := rows.GetMany(ctx, upTo(0, 10)); gone <- err }()
+		<-loader.began
+		stays := make(chan int)
+		go func() { v, _ := rows.Get(context.Background(), 7); stays <- v }()
+		synctest.Wait()
+		cancel()
+		require.ErrorIs(t, <-gone, context.Canceled)
+		close(loader.goOn)
+		require.Equal(t, 49, <-stays)
+		require.Equal(t, []int{10}, loader.sizes())
+		requireNoLeases(t, b.redis)
+	})
 }
 
-func TestRoundTripsOfGetMany(t *testing.T) {
+func TestGetMany_CostsFewRoundTrips(t *testing.T) {
+	t.Parallel()
 	for name, row := range map[string]struct {
 		cold int64
 		opts []readthrough.Option
@@ -251,7 +176,8 @@ func TestRoundTripsOfGetMany(t *testing.T) {
 	}
 }
 
-func TestBatchSizeIsTheMostThatOneCallIsGiven(t *testing.T) {
+func TestGetMany_GivesEachCallAtMostBatchSize(t *testing.T) {
+	t.Parallel()
 	client := redistest.Start(t).Client()
 	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
 	loader := &squares{}
@@ -265,7 +191,7 @@ func TestBatchSizeIsTheMostThatOneCallIsGiven(t *testing.T) {
 	require.EqualValues(t, 2500, client.DBSize(t.Context()).Val(), "and no lease is left")
 }
 
-func TestWithoutBatchLoaderNoMoreThan16CallsAtATime(t *testing.T) {
+func TestGetMany_CallsLoader16TimesAtOnceAtMost(t *testing.T) {
 	for name, row := range map[string]struct {
 		keys int
 		opts []readthrough.Option
@@ -296,7 +222,7 @@ func TestWithoutBatchLoaderNoMoreThan16CallsAtATime(t *testing.T) {
 	}
 }
 
-func TestABatchIsOneLoadOfWithLoadLimit(t *testing.T) {
+func TestGetMany_CountsBatchAsOneLoadOfLoadLimit(t *testing.T) {
 	cache, _ := newCache(t)
 	var p peak
 	loader := &squares{}
@@ -319,8 +245,8 @@ func TestABatchIsOneLoadOfWithLoadLimit(t *testing.T) {
 	require.Equal(t, slices.Repeat([]int{10}, 12), loader.sizes())
 }
 
-// TestWhatABatchLoaderDoesWrong has GetMany load keys 1 and 2, and a Get join 2.
-func TestWhatABatchLoaderDoesWrong(t *testing.T) {
+// TestGetMany_AnswersWhateverBatchLoaderDoesWrong has GetMany load keys 1 and 2, and a Get join 2.
+func TestGetMany_AnswersWhateverBatchLoaderDoesWrong(t *testing.T) {
 	failure, errNone := errors.New("database down"), errors.New("none")
 	lacks2 := func(context.Context) (map[int]int, error) { return map[int]int{1: 1}, nil }
 	notFound := readthrough.WithNotFound(time.Minute, errNone, errors.New("gone"))
@@ -340,80 +266,72 @@ func TestWhatABatchLoaderDoesWrong(t *testing.T) {
 		"foreign": {load: func(context.Context) (map[int]int, error) { return map[int]int{0: 5, 1: 1, 2: 4, 3: 7}, nil },
 			want: []readthrough.Result[int]{{Value: 1}, {Value: 4}}, stored: []string{"row:1", "row:2"}},
 		"timeout": {load: func(ctx context.Context) (map[int]int, error) { <-ctx.Done(); return nil, ctx.Err() },
-			opt: readthrough.WithLoadTimeout(500 * time.Millisecond), err: context.DeadlineExceeded},
+			opt: readthrough.WithLoadTimeout(time.Second), err: context.DeadlineExceeded},
 		"panic": {load: func(context.Context) (map[int]int, error) { panic(failure) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cache, server := newCache(t)
-			opts := []readthrough.Option{readthrough.WithBatchLoader(func(ctx context.Context, _ []int) (map[int]int, error) {
-				for ctx.Err() == nil && cache.Stats().Misses < 3 {
-					runtime.Gosched() // until the Get has joined
+			inBubble(t, func(t *testing.T, b *bubble) {
+				began, goOn := make(chan struct{}), make(chan struct{})
+				opts := []readthrough.Option{readthrough.WithBatchLoader(func(ctx context.Context, _ []int) (map[int]int, error) {
+					close(began)
+					<-goOn
+					return row.load(ctx)
+				})}
+				if row.opt != nil {
+					opts = append(opts, row.opt)
 				}
-				return row.load(ctx)
-			})}
-			if row.opt != nil {
-				opts = append(opts, row.opt)
-			}
-			rows := wrapper(t, cache, constant(-1), opts...)
-			got, joined := manyAndOne(rows, server)
-			if row.want == nil && row.err == nil {
-				for _, r := range []readthrough.Result[int]{<-got, <-joined} {
-					require.IsType(t, &readthrough.PanicError{}, r.Err)
-					require.ErrorIs(t, r.Err, failure)
-				}
-			} else {
-				want := row.want
-				for i, r := range []readthrough.Result[int]{<-got, <-got} {
-					if want == nil {
+				rows := wrapper(t, b.cache(t), constant(-1), opts...)
+				many := asResults(2, func() ([]readthrough.Result[int], error) { return rows.GetMany(context.Background(), []int{1, 2}) })
+				<-began
+				joined := asResults(1, func() ([]readthrough.Result[int], error) {
+					v, err := rows.Get(context.Background(), 2)
+					return []readthrough.Result[int]{{Value: v, Err: err}}, nil
+				})
+				synctest.Wait()
+				close(goOn)
+				got := append(<-many, <-joined...)
+				switch {
+				case row.want != nil:
+					require.Equal(t, append(row.want, row.want[1]), got)
+				case row.err != nil:
+					require.Len(t, got, 3)
+					for _, r := range got {
 						require.ErrorIs(t, r.Err, row.err)
-						continue
 					}
-					require.Equal(t, want[i], r)
+				default:
+					require.Len(t, got, 2, "a panic of each call")
+					for _, r := range got {
+						require.IsType(t, &readthrough.PanicError{}, r.Err)
+						require.ErrorIs(t, r.Err, failure)
+					}
 				}
-				last := <-joined
-				if want == nil {
-					require.ErrorIs(t, last.Err, row.err)
-				} else {
-					require.Equal(t, want[1], last)
-				}
-			}
-			requireNoLeases(t, server)
-			require.ElementsMatch(t, row.stored, server.Keys())
+				requireNoLeases(t, b.redis)
+				require.ElementsMatch(t, row.stored, b.redis.Keys())
+			})
 		})
 	}
 }
 
-// manyAndOne asks for 1 and 2 with GetMany and, once that holds the leases, for 2
-// with Get. A panic is the Err of a Result.
-func manyAndOne(rows *readthrough.ReadThrough[int, int], server *miniredis.Miniredis) (many, one chan readthrough.Result[int]) {
-	many, one = make(chan readthrough.Result[int], 2), make(chan readthrough.Result[int], 1)
-	panicTo := func(results chan<- readthrough.Result[int]) {
-		if p := recover(); p != nil {
-			results <- readthrough.Result[int]{Err: p.(error)}
-		}
-	}
-	go func() {
-		defer panicTo(many)
-		results, err := rows.GetMany(context.Background(), []int{1, 2})
+// asResults makes a call for n keys on a goroutine of its own. Its error comes as that of each key,
+// a panic as that of a single one.
+func asResults(n int, call func() ([]readthrough.Result[int], error)) <-chan []readthrough.Result[int] {
+	got := make(chan []readthrough.Result[int], 1)
+	go func() { // ends with its call
+		defer func() {
+			if p := recover(); p != nil {
+				got <- []readthrough.Result[int]{{Err: p.(error)}}
+			}
+		}()
+		results, err := call()
 		if err != nil {
-			results = []readthrough.Result[int]{{Err: err}, {Err: err}}
+			results = slices.Repeat([]readthrough.Result[int]{{Err: err}}, n)
 		}
-		for _, r := range results {
-			many <- r
-		}
+		got <- results
 	}()
-	go func() {
-		defer panicTo(one)
-		for !server.Exists("{row:2}:lease") {
-			runtime.Gosched()
-		}
-		v, err := rows.Get(context.Background(), 2)
-		one <- readthrough.Result[int]{Value: v, Err: err}
-	}()
-	return many, one
+	return got
 }
 
-func TestGoexitInABatchLoaderIsAnErrorOfEachKey(t *testing.T) {
+func TestGetMany_ReturnsErrorOfEachKeyWhenBatchLoaderCallsGoexit(t *testing.T) {
 	cache, server := newCache(t)
 	rows := wrapper(t, cache, constant(-1), readthrough.WithBatchLoader(func(context.Context, []int) (map[int]int, error) {
 		runtime.Goexit()
@@ -427,7 +345,7 @@ func TestGoexitInABatchLoaderIsAnErrorOfEachKey(t *testing.T) {
 	require.Empty(t, server.Keys())
 }
 
-func TestAWriteDuringABatchLoadRefusesItsFillAlone(t *testing.T) {
+func TestGetMany_LosesOnlyFillsOfKeysWrittenMeanwhile(t *testing.T) {
 	for name, opts := range map[string][]readthrough.Option{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
 		t.Run(name, func(t *testing.T) {
 			cache, server := newCache(t)
@@ -453,4 +371,33 @@ func TestAWriteDuringABatchLoadRefusesItsFillAlone(t *testing.T) {
 			require.EqualValues(t, 3, rows.Stats().RefusedFills)
 		})
 	}
+}
+
+func TestGetMany_TakesKeysThatCannotBeCompared(t *testing.T) {
+	cache, _ := newCache(t)
+	rows := readthrough.Must(readthrough.New(cache, "row",
+		func(_ context.Context, path []string) (int, error) { return len(path), nil },
+		func(path []string) string { return strings.Join(path, "/") }))
+	results, err := rows.GetMany(t.Context(), [][]string{{"a"}, {"a", "b"}, {"a"}, nil})
+	require.NoError(t, err)
+	require.Equal(t, []readthrough.Result[int]{{Value: 1}, {Value: 2}, {Value: 1}, {Err: readthrough.ErrEmptyKey}}, results)
+}
+
+func TestGetMany_AnswersFromBatchLoaderWhileRedisIsDown(t *testing.T) {
+	cache, server := newCache(t)
+	loader := &squares{}
+	rows := loader.wrap(t, cache)
+	ids := upTo(0, 100)
+	server.Close()
+	for range 3 {
+		results, err := rows.GetMany(t.Context(), ids)
+		require.NoError(t, err)
+		require.Equal(t, squaresOf(ids), results)
+	}
+	require.Equal(t, []int{100, 100, 100}, loader.sizes())
+	require.ErrorContains(t, rows.SetMany(t.Context(), maps.All(map[int]int{7: 1})), "set row:7")
+	require.ErrorContains(t, rows.Invalidate(t.Context(), 8, 9), "invalidate row:8, row:9")
+	require.EqualValues(t, 3, cache.Stats().PendingInvalidations)
+	require.NoError(t, server.Start())
+	require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 5*time.Millisecond)
 }

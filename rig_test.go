@@ -2,8 +2,10 @@ package readthrough_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,12 +14,107 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-// bubble is a Redis in a synctest bubble: nothing leaves the process, so that time is virtual, for the TTLs of Redis
-// too, and hours pass at once.
+func TestMain(m *testing.M) {
+	redistest.Parallel(8)
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(redistest.Redialer))
+}
+
+// newCache returns a Cache on a miniredis, with a client that tries everything once.
+func newCache(t testing.TB, opts ...readthrough.CacheOption) (*readthrough.Cache, *miniredis.Miniredis) {
+	t.Helper()
+	server := miniredis.RunT(t)
+	// Where a test has closed the server, one refused dial says as much as several, and sooner.
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1, DialerRetries: 1})
+	opts = append([]readthrough.CacheOption{readthrough.WithRedisTimeout(5 * time.Second)}, opts...)
+	cache, err := readthrough.NewCache(client, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, cache.Close())
+		require.NoError(t, client.Close())
+	})
+	return cache, server
+}
+
+type user struct {
+	Name string
+	Tags []string
+}
+
+// row is a row of a database whose loader, once it has read "old", says so and waits.
+type row struct {
+	atomic.Value
+	reading, goOn chan struct{}
+}
+
+func (r *row) load(context.Context, int) (string, error) {
+	v := r.Load().(string)
+	if v == "old" {
+		r.reading <- struct{}{}
+		<-r.goOn
+	}
+	return v, nil
+}
+
+func newRow(v string) *row {
+	r := &row{reading: make(chan struct{}), goOn: make(chan struct{})}
+	r.Store(v)
+	return r
+}
+
+// wrapper wraps load of an int key under the name "row".
+func wrapper[V any](t *testing.T, cache *readthrough.Cache, load readthrough.Loader[int, V], opts ...readthrough.Option) *readthrough.ReadThrough[int, V] {
+	t.Helper()
+	rt, err := readthrough.New(cache, "row", load, readthrough.Int, opts...)
+	require.NoError(t, err)
+	return rt
+}
+
+func constant[V any](v V) readthrough.Loader[int, V] {
+	return func(context.Context, int) (V, error) { return v, nil }
+}
+
+// recorder is an Observer that remembers the last event of each kind.
+type recorder struct {
+	mu    sync.Mutex
+	kinds map[readthrough.EventKind]readthrough.Event
+}
+
+func (r *recorder) Observe(_ context.Context, e readthrough.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kinds[e.Kind] = e
+}
+
+// fleet returns n Caches with a client each: what n processes would have.
+func fleet(t *testing.T, n int, client func() redis.UniversalClient, opts ...readthrough.CacheOption) []*readthrough.Cache {
+	t.Helper()
+	caches := make([]*readthrough.Cache, n)
+	for i := range caches {
+		cache, err := readthrough.NewCache(client(), append([]readthrough.CacheOption{readthrough.WithRedisTimeout(5 * time.Second)}, opts...)...)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, cache.Close()) })
+		caches[i] = cache
+	}
+	return caches
+}
+
+// realCache returns a Cache on a redis-server, which is quick enough for thousands of keys.
+func realCache(t *testing.T) (*readthrough.Cache, *redis.Client) {
+	t.Helper()
+	client := redistest.Start(t).Client()
+	return fleet(t, 1, func() redis.UniversalClient { return client })[0], client
+}
+
+var errDown = errors.New("database down")
+
+// bubble is a Redis in a synctest bubble: nothing leaves the process, so that time is virtual, for
+// the TTLs of Redis too, and hours pass at once.
 type bubble struct{ redis *miniredis.Miniredis }
 
 // inBubble runs a test in a bubble. All that it starts must end with it, or synctest fails it.
@@ -31,8 +128,8 @@ func inBubble(t *testing.T, test func(t *testing.T, b *bubble)) {
 	})
 }
 
-// cache is a Cache with a client of its own: one process of a fleet. Its TTLs are exact, and its values stay stale for
-// a minute.
+// cache returns a Cache with a client of its own: one process of a fleet. Its TTLs are exact, and
+// its values stay stale for a minute.
 func (b *bubble) cache(t *testing.T, opts ...readthrough.CacheOption) *readthrough.Cache {
 	t.Helper()
 	client := b.client(t)
@@ -65,7 +162,7 @@ const (
 // rows is a wrapper of the database, as each test has one in each process.
 type rows = readthrough.ReadThrough[int, int]
 
-// process is a Cache with a wrapper of db.
+// process returns a wrapper of db in a Cache of its own.
 func (b *bubble) process(t *testing.T, db *database, opts ...readthrough.CacheOption) *rows {
 	t.Helper()
 	return wrapper(t, b.cache(t, opts...), db.load)
@@ -106,14 +203,14 @@ func (d *database) load(ctx context.Context, _ int) (int, error) {
 	}
 }
 
-// change is a change of the database, for loads that begin later.
+// change changes the database, for loads that begin later.
 func (d *database) change(change func(*database)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	change(d)
 }
 
-// loads is when each load began, once all that is under way waits for time to pass.
+// loads returns when each load began, once all that is under way waits for time to pass.
 func (d *database) loads() []time.Time {
 	synctest.Wait()
 	d.mu.Lock()
@@ -141,7 +238,7 @@ func ask(ctx context.Context, rt *rows, k int) answer {
 	return answer{v, info, err, time.Since(began)}
 }
 
-// asking is ask by a caller for whom nobody waits yet, who by now has come as far as he can.
+// asking asks on a goroutine of its own, and returns once that waits for time to pass.
 func asking(ctx context.Context, rt *rows, k int) <-chan answer {
 	answers := make(chan answer, 1)
 	go func() { answers <- ask(ctx, rt, k) }() // ends with the load, at the latest

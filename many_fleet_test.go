@@ -2,14 +2,10 @@ package readthrough_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"maps"
-	"math/rand/v2"
-	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -38,18 +34,10 @@ func askMany(rows *readthrough.ReadThrough[int, int], ids []int) <-chan many {
 	return got
 }
 
-// requireLeases waits until there are n leases in the Redis of client.
-func requireLeases(t *testing.T, client redis.UniversalClient, n int) {
-	t.Helper()
-	require.Eventually(t, func() bool {
-		leases, err := client.Keys(t.Context(), "*:lease").Result()
-		return err == nil && len(leases) == n
-	}, 10*time.Second, time.Millisecond)
-}
-
-// TestLeasesAreTakenWithoutWaiting has two processes that each lead what the other
-// waits for, and loaders that go on only when told to.
-func TestLeasesAreTakenWithoutWaiting(t *testing.T) {
+// TestGetMany_TakesLeasesWithoutWaiting has two processes that each lead what the other waits for,
+// and loaders that go on only when told to.
+func TestGetMany_TakesLeasesWithoutWaiting(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	client := server.Client()
 	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
@@ -80,9 +68,10 @@ func TestLeasesAreTakenWithoutWaiting(t *testing.T) {
 	requireLeases(t, client, 0)
 }
 
-// TestAKeyThatAnotherProcessLeadsDoesNotWaitForTheBatch: the key came with the
-// very call whose other key is slow.
-func TestAKeyThatAnotherProcessLeadsDoesNotWaitForTheBatch(t *testing.T) {
+// TestGetMany_AnswersKeyOfOtherProcessBeforeItsBatch: the key came with the very call whose other
+// key is slow.
+func TestGetMany_AnswersKeyOfOtherProcessBeforeItsBatch(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
 	slow, other := gatedSquares(), gatedSquares()
@@ -101,13 +90,14 @@ func TestAKeyThatAnotherProcessLeadsDoesNotWaitForTheBatch(t *testing.T) {
 	require.Equal(t, many{squaresOf([]int{1, 3}), nil}, <-gotOther)
 }
 
-func TestALongBatchKeepsAllItsLeases(t *testing.T) {
+func TestGetMany_KeepsLeasesOfLongBatch(t *testing.T) {
+	t.Parallel()
 	const keys = 50
 	server := redistest.Start(t)
 	client := server.Client()
 	cache := fleet(t, 1, func() redis.UniversalClient { return server.Client() })[0]
 	loader := gatedSquares()
-	rows := loader.wrap(t, cache, readthrough.WithLeaseTTL(600*time.Millisecond))
+	rows := loader.wrap(t, cache, readthrough.WithLeaseTTL(1500*time.Millisecond))
 	got := askMany(rows, upTo(0, keys))
 	<-loader.began
 	// Four renewals take longer than a lease lasts.
@@ -120,7 +110,8 @@ func TestALongBatchKeepsAllItsLeases(t *testing.T) {
 	requireLeases(t, client, 0)
 }
 
-func TestAnotherProcessesWriteRefusesItsFillAlone(t *testing.T) {
+func TestGetMany_LosesOnlyFillsOfKeysWrittenByOtherProcess(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
 	loader := gatedSquares()
@@ -142,9 +133,10 @@ func TestAnotherProcessesWriteRefusesItsFillAlone(t *testing.T) {
 	requireLeases(t, server.Client(), 0)
 }
 
-// TestThoseWhoStartOverDoItTogether: who has joined a batch load too late for its
-// result is no reason to load each key for itself.
-func TestThoseWhoStartOverDoItTogether(t *testing.T) {
+// TestGetMany_StartsOverInOneBatch: who has joined a batch load too late for its result is no
+// reason to load each key for itself.
+func TestGetMany_StartsOverInOneBatch(t *testing.T) {
+	t.Parallel()
 	server := redistest.Start(t)
 	caches := fleet(t, 2, func() redis.UniversalClient { return server.Client() })
 	loader := gatedSquares()
@@ -164,109 +156,11 @@ func TestThoseWhoStartOverDoItTogether(t *testing.T) {
 	require.Zero(t, singles.Load(), "GetMany loads by the batch loader")
 }
 
-// askInParallel has goroutines ask for overlapping sets of 100 of 500 keys.
-func askInParallel(rows *readthrough.ReadThrough[int, int], goroutines int) error {
-	var wg sync.WaitGroup
-	failed := make(chan error, goroutines)
-	for range goroutines {
-		wg.Go(func() {
-			ids := rand.Perm(500)[:100]
-			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-			defer cancel()
-			results, err := rows.GetMany(ctx, ids)
-			if err != nil || !slices.Equal(results, squaresOf(ids)) {
-				failed <- fmt.Errorf("got %v, %w", results, err)
-			}
-		})
-	}
-	wg.Wait()
-	close(failed)
-	return errors.Join(slices.Collect(func(yield func(error) bool) {
-		for err := range failed {
-			if !yield(err) {
-				return
-			}
-		}
-	})...)
-}
-
-// requireEachOnce fails the test if a key was loaded twice.
-func requireEachOnce(t *testing.T, asked []int) {
-	t.Helper()
-	slices.Sort(asked)
-	require.Equal(t, slices.Compact(slices.Clone(asked)), asked, "each at most once")
-	require.Greater(t, len(asked), 400)
-}
-
-func TestOverlappingGetManysLoadEachKeyOnceInTheFleet(t *testing.T) {
-	server := redistest.Start(t)
-	loader := &squares{}
-	var wg sync.WaitGroup
-	for _, cache := range fleet(t, 4, func() redis.UniversalClient { return server.Client() }) {
-		rows := loader.wrap(t, cache)
-		wg.Go(func() {
-			if err := askInParallel(rows, 16); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	requireEachOnce(t, loader.asked())
-	requireLeases(t, server.Client(), 0)
-}
-
-const batchMember = "member that asks for many"
-
-func init() { redistest.Register(batchMember, runBatchMember) }
-
-// runBatchMember is one process of the fleet: it waits for its input to end, asks,
-// and writes what it has loaded.
-func runBatchMember() int {
-	client := redis.NewClient(&redis.Options{Addr: os.Getenv("REDIS_ADDR")})
-	cache := readthrough.Must(readthrough.NewCache(client, readthrough.WithRedisTimeout(5*time.Second)))
-	loader := &squares{}
-	rows := readthrough.Must(readthrough.New(cache, "row", constant(-1), readthrough.Int, readthrough.WithBatchLoader(loader.load)))
-	fmt.Println("ready")
-	_, _ = io.ReadAll(os.Stdin)
-	err := errors.Join(askInParallel(rows, 16), cache.Close(), client.Close())
-	if err == nil {
-		err = json.NewEncoder(os.Stdout).Encode(loader.asked())
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
-}
-
-func TestOverlappingGetManysLoadEachKeyOnceInFourProcesses(t *testing.T) {
-	server := redistest.Start(t)
-	members := make([]*redistest.Proc, 4)
-	for i := range members {
-		members[i] = redistest.Process(t, batchMember, "REDIS_ADDR="+server.Addr())
-		line, err := members[i].ReadLine(30 * time.Second)
-		require.NoError(t, err)
-		require.Equal(t, "ready", line)
-	}
-	for _, m := range members {
-		require.NoError(t, m.Stdin.Close())
-	}
-	var asked []int
-	for _, m := range members {
-		line, err := m.ReadLine(60 * time.Second)
-		require.NoError(t, err)
-		var loaded []int
-		require.NoError(t, json.Unmarshal([]byte(line), &loaded))
-		asked = append(asked, loaded...)
-		require.NoError(t, m.Wait())
-	}
-	requireEachOnce(t, asked)
-	requireLeases(t, server.Client(), 0)
-}
-
-// TestManyKeysOnACluster counts the pipelines of each node: one for each chunk of
-// 1000 keys, a lookup's of 500, and for the first fill one more, which teaches the node the script.
-func TestManyKeysOnACluster(t *testing.T) {
+// TestGetMany_CostsFewPipelinesOfEachNodeOfCluster counts the pipelines of each node: one for each
+// chunk of 1000 keys, a lookup's of 500, and for the first fill one more, which teaches the node
+// the script.
+func TestGetMany_CostsFewPipelinesOfEachNodeOfCluster(t *testing.T) {
+	t.Parallel()
 	const keys, lookups, chunks, masters = 10_000, 20, 10, 3
 	cluster := redistest.StartCluster(t, masters, 0)
 	client := cluster.Client()
@@ -331,26 +225,82 @@ func TestManyKeysOnACluster(t *testing.T) {
 	require.Zero(t, rows.Stats().RedisErrors)
 }
 
-// pipelineCounter counts pipelines only: a cluster client asks for the slots on its own.
-type pipelineCounter struct{ redistest.TripCounter }
+// slowNode is a hook that has the keys of a pipeline that end in 7 fail, after a while: as those of
+// a node that is down, when the client tries again and again.
+type slowNode struct {
+	pipelineCounter
+	after time.Duration
+}
 
-func (c *pipelineCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-func TestRedisDownMeansTheBatchLoaderAnswers(t *testing.T) {
-	cache, server := newCache(t)
-	loader := &squares{}
-	rows := loader.wrap(t, cache)
-	ids := upTo(0, 100)
-	server.Close()
-	for range 3 {
-		results, err := rows.GetMany(t.Context(), ids)
-		require.NoError(t, err)
-		require.Equal(t, squaresOf(ids), results)
+func (s *slowNode) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	counted := s.pipelineCounter.ProcessPipelineHook(next)
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := counted(ctx, cmds)
+		time.Sleep(s.after)
+		for _, cmd := range cmds {
+			if key, _ := cmd.Args()[1].(string); cmd.Name() == "get" && strings.HasSuffix(key, "7") {
+				cmd.SetErr(errNode)
+			}
+		}
+		return err
 	}
-	require.Equal(t, []int{100, 100, 100}, loader.sizes())
-	require.ErrorContains(t, rows.SetMany(t.Context(), maps.All(map[int]int{7: 1})), "set row:7")
-	require.ErrorContains(t, rows.Invalidate(t.Context(), 8, 9), "invalidate row:8, row:9")
-	require.EqualValues(t, 3, cache.Stats().PendingInvalidations)
-	require.NoError(t, server.Start())
+}
+
+var errNode = errors.New("node is down")
+
+// TestGetMany_WaitsOneBudgetForNodeThatIsDown counts the lookups of 4000 keys, which would be 8,
+// two at a time: after two pairs, each of which takes little more than half of the budget, more
+// time has passed than Redis has.
+func TestGetMany_WaitsOneBudgetForNodeThatIsDown(t *testing.T) {
+	t.Parallel()
+	const budget = 2 * time.Second
+	var trips atomic.Int64
+	client := redistest.Start(t).Client()
+	cache := fleet(t, 1, func() redis.UniversalClient { return client }, readthrough.WithRedisTimeout(budget))[0]
+	rows := (&squares{}).wrap(t, cache, readthrough.WithoutLease())
+	ids := upTo(0, 4000)
+	_, err := rows.GetMany(t.Context(), ids)
+	require.NoError(t, err)
+	before := rows.Stats()
+	client.AddHook(&slowNode{pipelineCounter{redistest.TripCounter{Trips: &trips}}, budget * 51 / 100})
+	results, err := rows.GetMany(t.Context(), ids)
+	require.NoError(t, err)
+	require.Equal(t, squaresOf(ids), results)
+	require.EqualValues(t, 4*450, rows.Stats().Hits-before.Hits, "of those that were asked for, but for those of the node")
+	require.EqualValues(t, 4000-4*450, rows.Stats().Loads-before.Loads)
+	require.EqualValues(t, 4, trips.Load())
+}
+
+// refusing is a hook that refuses pipelines without giving their commands an error, as a limiter
+// may.
+type refusing struct {
+	pipelineCounter
+	over atomic.Bool
+}
+
+func (r *refusing) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		if r.over.Load() {
+			return next(ctx, cmds)
+		}
+		return errNode
+	}
+}
+
+func TestGetMany_TakesRefusedPipelineForUnanswered(t *testing.T) {
+	t.Parallel()
+	client := redistest.Start(t).Client()
+	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
+	rows := (&squares{}).wrap(t, cache)
+	_, err := rows.GetMany(t.Context(), []int{1})
+	require.NoError(t, err)
+	hook := new(refusing)
+	client.AddHook(hook)
+	require.ErrorIs(t, rows.Invalidate(t.Context(), 1), errNode)
+	results, err := rows.GetMany(t.Context(), []int{1, 2})
+	require.NoError(t, err)
+	require.Equal(t, squaresOf([]int{1, 2}), results)
+	require.Zero(t, rows.Stats().Corrupt)
+	hook.over.Store(true)
 	require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 5*time.Millisecond)
 }

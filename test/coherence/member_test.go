@@ -1,6 +1,6 @@
 //go:build linux
 
-package readthrough_test
+package coherence
 
 import (
 	"context"
@@ -21,7 +21,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough"
-	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
@@ -30,8 +29,8 @@ const coherenceEntry = "coherence"
 
 func init() { redistest.Register(coherenceEntry, takePart) }
 
-// memberOrder is what a process is told: to take part in a history, or to let the load
-// that it holds go on.
+// memberOrder is what a process is told: to take part in a history, or to let the load that it
+// holds go on.
 type memberOrder struct {
 	GoOn    bool
 	History int
@@ -40,14 +39,15 @@ type memberOrder struct {
 	Seed    uint64
 }
 
-// memberReport is what a process says: that a load of it holds its lease and waits to
-// be stopped, or what its part in a history was.
+// memberReport is what a process says: that a load of it holds its lease and waits to be stopped,
+// or what its part in a history was.
 type memberReport struct {
 	Held       bool
 	History    int
 	Operations []historyOp
 	Stats      readthrough.Stats
 	Batches    int64  // calls of the batch loader
+	LostLeases int64  // that sabotage has taken from a load
 	Failed     string // what must not have happened
 }
 
@@ -55,8 +55,8 @@ const (
 	coherenceKeys    = 2
 	coherenceClients = 5  // in each process
 	operationsEach   = 25 // of each client
-	// patientRedis keeps a busy machine from being taken for a Redis that is down:
-	// with an Invalidate whose fate is unknown there would be less to check.
+	// patientRedis keeps a busy machine from being taken for a Redis that is down: with an
+	// Invalidate whose fate is unknown there would be less to check.
 	patientRedis = time.Minute
 )
 
@@ -70,7 +70,7 @@ type fleetMember struct {
 	out *json.Encoder
 }
 
-// takePart is the program of a child process: it runs until its input ends.
+// takePart runs a child process until its input ends.
 func takePart() int {
 	m := &fleetMember{
 		cache: memberClient("CACHE"), database: memberClient("DATABASE"),
@@ -113,8 +113,8 @@ func (m *fleetMember) say(r memberReport) {
 	}
 }
 
-// hold stays in a load, lease in hand, until the process has been stopped and
-// woken up again. One load at a time does.
+// hold stays in a load, lease in hand, until the process has been stopped and woken up again. One
+// load at a time does.
 func (m *fleetMember) hold() {
 	select {
 	case m.holding <- struct{}{}:
@@ -126,9 +126,9 @@ func (m *fleetMember) hold() {
 	<-m.holding
 }
 
-// slowNetwork has the commands of a load come late, and their answers later: what
-// is decided on an answer is then decided on what was so a while ago. The lookups
-// and invalidations of others overtake them.
+// slowNetwork has the commands of a load come late, and their answers later: what is decided on an
+// answer is then decided on what was so a while ago. The lookups and invalidations of others
+// overtake them.
 type slowNetwork struct{}
 
 func (slowNetwork) DialHook(next redis.DialHook) redis.DialHook { return next }
@@ -150,8 +150,8 @@ func ofLoad(cmd redis.Cmder) bool {
 	return cmd.Name() == "set" || strings.HasPrefix(cmd.Name(), "eval")
 }
 
-// dawdle takes up to limit, in so many percent of the cases. To take a random time
-// is its purpose: no event is waited for.
+// dawdle takes up to limit, in so many percent of the cases. To take a random time is its purpose:
+// no event is waited for.
 func dawdle(percent int, limit time.Duration) {
 	if rand.IntN(100) < percent {
 		time.Sleep(rand.N(limit))
@@ -162,9 +162,10 @@ func dawdle(percent int, limit time.Duration) {
 type historyPart struct {
 	*fleetMember
 	memberOrder
-	mix     mix
-	rows    *readthrough.ReadThrough[int, int64]
-	batches atomic.Int64
+	mix  mix
+	rows *readthrough.ReadThrough[int, int64]
+
+	batches, lostLeases atomic.Int64
 }
 
 func (m *fleetMember) run(o memberOrder) memberReport {
@@ -174,7 +175,7 @@ func (m *fleetMember) run(o memberOrder) memberReport {
 	if r.Operations, r.Stats, err = p.run(); err != nil {
 		r.Failed = err.Error()
 	}
-	r.Batches = p.batches.Load()
+	r.Batches, r.LostLeases = p.batches.Load(), p.lostLeases.Load()
 	return r
 }
 
@@ -211,7 +212,7 @@ func (p *historyPart) run() ([]historyOp, readthrough.Stats, error) {
 	return ops, stats, errors.Join(errs...)
 }
 
-// rowKey is where the database keeps the version of a row.
+// rowKey returns where the database keeps the version of a row.
 func (p *historyPart) rowKey(k int) string { return fmt.Sprintf("row-%d-%d", p.History, k) }
 
 // load is the loader: it takes its time before and after it reads the row.
@@ -306,7 +307,7 @@ func (c *historyClient) invalidate(ctx context.Context, k int) error {
 	return c.note(opInvalidate, k, func() (int64, error) { return 0, c.rows.Invalidate(ctx, k) })
 }
 
-// getMany is a Get of each key, all at the same time.
+// getMany notes a GetMany as a Get of each key, all at the same time.
 func (c *historyClient) getMany(ctx context.Context) error {
 	ks := c.rng.Perm(coherenceKeys)
 	began := machineTime()
@@ -319,23 +320,31 @@ func (c *historyClient) getMany(ctx context.Context) error {
 	return err
 }
 
-// sabotage is what eviction, a flush or an operator does to a cache.
+// sabotage does what eviction, a flush or an operator does to a cache.
 func (c *historyClient) sabotage(ctx context.Context, k int) error {
 	key, err := c.rows.RedisKey(k)
 	if err != nil {
 		return err
 	}
-	if c.rng.IntN(2) == 0 {
-		key = lease.Key(key)
+	ofLease := c.rng.IntN(2) == 0
+	if ofLease {
+		key = "{" + key + "}:lease"
 	}
+	var there bool
 	if c.rng.IntN(2) == 0 {
-		return c.cache.Del(ctx, key).Err()
+		n, failed := c.cache.Del(ctx, key).Result()
+		there, err = n > 0, failed
+	} else {
+		there, err = c.cache.PExpire(ctx, key, time.Millisecond).Result()
 	}
-	return c.cache.PExpire(ctx, key, time.Millisecond).Err()
+	if ofLease && there {
+		c.lostLeases.Add(1)
+	}
+	return err
 }
 
-// machineTime is nanoseconds on the monotonic clock that all processes of the
-// machine share. Package time keeps its reading of that clock to itself.
+// machineTime returns nanoseconds on the monotonic clock that all processes of the machine share.
+// Package time keeps its reading of that clock to itself.
 func machineTime() int64 {
 	const monotonic = 1 // CLOCK_MONOTONIC
 	var now syscall.Timespec

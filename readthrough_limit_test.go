@@ -1,0 +1,115 @@
+package readthrough_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough"
+)
+
+func TestLoadLimit_IsNeverExceeded(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		const limit, callers = 3, 20
+		db := &database{version: 1, takes: time.Second}
+		rt := b.process(t, db, readthrough.WithLoadLimit(limit))
+		var answers []<-chan answer
+		for k := range callers / 2 {
+			answers = append(answers, asking(t.Context(), rt, k))
+		}
+		var many []int
+		for k := callers / 2; k < callers; k++ {
+			many = append(many, k)
+		}
+		results, err := rt.GetMany(t.Context(), many)
+		require.NoError(t, err)
+		for _, result := range results {
+			require.Equal(t, readthrough.Result[int]{Value: 1}, result)
+		}
+		for _, each := range answers {
+			got := <-each
+			require.NoError(t, got.err)
+		}
+		began := db.loads()
+		require.Len(t, began, callers)
+		require.Equal(t, limit, db.most)
+		require.Equal(t, (callers-1)/limit*time.Second, began[callers-1].Sub(began[0]), "no turn is lost")
+	})
+}
+
+func TestLoadLimit_HoldsForLoaderThatIgnoresTimeout(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1, takes: 10 * time.Second, deaf: true}
+		rt := b.process(t, db, readthrough.WithLoadLimit(1), readthrough.WithLoadTimeout(time.Second))
+		got := ask(t.Context(), rt, 1)
+		require.ErrorIs(t, got.err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, got.took)
+
+		db.change(func(d *database) { d.takes = 0 })
+		got = ask(t.Context(), rt, 2)
+		require.NoError(t, got.err)
+		require.Equal(t, 9*time.Second, got.took, "the turn ends with the loader")
+		require.Equal(t, 1, db.most)
+	})
+}
+
+func TestLoadLimit_LetsWaitersLeave(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1, takes: 10 * time.Second}
+		rt := b.process(t, db, readthrough.WithLoadLimit(1))
+		first := asking(t.Context(), rt, 1)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		got := ask(ctx, rt, 2)
+		require.ErrorIs(t, got.err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, got.took)
+		require.NoError(t, (<-first).err)
+		require.Len(t, db.loads(), 1, "who has left takes no turn")
+		require.Zero(t, rt.Stats().LoadErrors)
+		require.False(t, b.redis.Exists("{row:2}:lease"), "given back")
+	})
+}
+
+func TestLoadLimit_DelaysNoStaleHit(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		rt := b.process(t, db, readthrough.WithLoadLimit(1), readthrough.WithPatience(time.Second))
+		require.Equal(t, 1, ask(t.Context(), rt, 1).value)
+		pass(ttl)
+		db.change(func(d *database) { d.version, d.takes = 2, 10*time.Second })
+		first := asking(t.Context(), rt, 2)
+		requireValue(t, rt, 1, readthrough.SourceStale)
+		require.Equal(t, 10*time.Second, (<-first).took)
+		pass(10 * time.Second)
+		require.Len(t, db.loads(), 3, "its refresh has waited")
+		requireValue(t, rt, 2, readthrough.SourceHit)
+	})
+}
+
+func TestLoadLimit_KeepsLeaseOfWaitingLoad(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		const lease = 300 * time.Millisecond
+		db := &database{version: 1, takes: 3 * time.Second} // both are less than the other waits
+		opts := []readthrough.CacheOption{readthrough.WithLoadLimit(1), readthrough.WithLeaseTTL(lease)}
+		busy, idle := b.process(t, db, opts...), b.process(t, db, opts...)
+		first := asking(t.Context(), busy, 1)
+		second := asking(t.Context(), busy, 2)
+		token, err := b.redis.Get("{row:2}:lease")
+		require.NoError(t, err)
+		other := asking(t.Context(), idle, 2)
+		for range 20 {
+			pass(100 * time.Millisecond)
+			held, err := b.redis.Get("{row:2}:lease")
+			require.NoError(t, err)
+			require.Equal(t, token, held)
+		}
+		require.NoError(t, (<-first).err)
+		require.NoError(t, (<-second).err)
+		got := <-other
+		require.NoError(t, got.err)
+		require.Equal(t, readthrough.SourceShared, got.info.Source)
+		require.Len(t, db.loads(), 2)
+	})
+}
