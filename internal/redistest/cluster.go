@@ -79,6 +79,20 @@ func (c *Cluster) Client(opts ...func(*redis.ClusterOptions)) *redis.ClusterClie
 	return closeWith(c.tb, redis.NewClusterClient(o))
 }
 
+// FailOverAfter has the living nodes take a master for down that has been silent for d. It is 2 s at
+// the start; a test that wants a killed master to stay the master for now says more, and less later.
+func (c *Cluster) FailOverAfter(d time.Duration) {
+	c.tb.Helper()
+	for _, s := range c.nodes {
+		if s.PID() == 0 {
+			continue
+		}
+		s.must("set cluster-node-timeout", s.control(func(ctx context.Context, r *redis.Client) error {
+			return r.ConfigSet(ctx, "cluster-node-timeout", strconv.FormatInt(d.Milliseconds(), 10)).Err()
+		}))
+	}
+}
+
 // form makes a cluster of single nodes, as redis-cli --cluster create does it: slots, epochs, acquaintance, replicas.
 func (c *Cluster) form(replicasPerMaster int) error {
 	for i, s := range c.Masters() {

@@ -113,6 +113,17 @@ func (s *Sentinel) Master() *Server {
 	return master
 }
 
+// FailOverAfter has the sentinels take a master for down that has been silent for d. It is 700 ms at
+// the start; a test that wants a killed master to stay the master for now says more, and less later.
+func (s *Sentinel) FailOverAfter(d time.Duration) {
+	s.tb.Helper()
+	for _, one := range s.sentinels {
+		s.must("set down-after-milliseconds", one.control(func(ctx context.Context, c *redis.Client) error {
+			return c.Do(ctx, "SENTINEL", "SET", masterName, "down-after-milliseconds", d.Milliseconds()).Err()
+		}))
+	}
+}
+
 // Failover kills the master and returns when all sentinels have agreed on the other server, and that is a master. For
 // another Failover the killed server must be restarted first: Failover then waits until it is a replica.
 func (s *Sentinel) Failover() {

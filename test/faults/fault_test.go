@@ -26,7 +26,7 @@ const (
 	// openFor is WithBreaker's default: how often an open breaker lets a probe through.
 	openFor = time.Second
 	// pauseFor is longer than what happens during a fault takes.
-	pauseFor = 4 * time.Second
+	pauseFor = 6 * time.Second
 )
 
 // fault is something that happens to a server.
@@ -149,11 +149,13 @@ func failOverCluster(t *testing.T) {
 	client := func() redis.UniversalClient { return cluster.Client() }
 	ids := ofFirstMaster(t, client())
 	failover := fault{down: true, breaks: kill, mend: func(t *testing.T, s *redistest.Server) {
+		cluster.FailOverAfter(2 * time.Second)
 		awaitWrites(t, client, fmt.Sprintf("{row:%d}", ids[0]))
 		// Nothing but the killed node, now a replica, tells go-redis before a minute has passed.
 		s.Restart()
 		awaitReplica(t, s)
 	}}
+	cluster.FailOverAfter(time.Hour) // not before the callers have seen the outage
 	failover.strike(t, cluster.Masters()[0], ids, inTurn(client, opened(t, cluster.URL())))
 }
 
@@ -162,7 +164,11 @@ func failOverSentinel(t *testing.T) {
 	t.Parallel()
 	sentinel := redistest.StartSentinel(t)
 	client := func() redis.UniversalClient { return sentinel.Client() }
-	failover := fault{down: true, breaks: kill, mend: func(t *testing.T, _ *redistest.Server) { awaitWrites(t, client, "k") }}
+	failover := fault{down: true, breaks: kill, mend: func(t *testing.T, _ *redistest.Server) {
+		sentinel.FailOverAfter(time.Second)
+		awaitWrites(t, client, "k")
+	}}
+	sentinel.FailOverAfter(time.Hour) // not before the callers have seen the outage
 	failover.strike(t, sentinel.Master(), eight, inTurn(client, opened(t, sentinel.URL())))
 }
 
