@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -12,16 +11,11 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/mux"
+	"github.com/readthrough-go/readthrough/internal/retry"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
-)
-
-var (
-	// ErrMiss says that the cache holds no value for a key.
-	ErrMiss = errors.New("readthrough: miss")
-	// ErrClosed says that the Cache was closed.
-	ErrClosed = errors.New("readthrough: cache is closed")
 )
 
 const (
@@ -37,12 +31,9 @@ type Cache struct {
 	settings  cacheSettings
 	mux       *mux.Mux
 	leases    *lease.Store
-	meter     *meter // what concerns no wrapper
-	pending   pending
-	refreshes chan struct{}
-
-	closing context.Context // ends when Close begins: background work stops
-	close   context.CancelFunc
+	meter     *meter       // what concerns no wrapper
+	retries   *retry.Queue // invalidations that Redis has not heard of
+	refreshes fill.Slots   // background refreshes of all wrappers
 
 	mu       sync.Mutex
 	closed   bool
@@ -52,40 +43,45 @@ type Cache struct {
 
 // wrapped is what the Cache knows of a wrapper.
 type wrapped struct {
-	meter      *meter
-	awaitFills func(ctx context.Context, key string)
+	meter *meter
+	stop  func() // cancels the loads that nobody waits for
 }
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
 // Cache. It does not speak to Redis. The client must read from the primary, and
 // without a cache of its own: else a value could be served after it was invalidated.
 func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
+	c, err := newCache(client, opts)
+	return c, failed("NewCache", err)
+}
+
+func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) {
 	if err := checkClient(client); err != nil {
-		return nil, fmt.Errorf("readthrough: NewCache: %w", err)
+		return nil, err
 	}
 	settings := defaultSettings()
 	for _, opt := range opts {
 		if opt == nil {
-			return nil, errors.New("readthrough: NewCache: an option is nil")
+			return nil, errors.New("an option is nil")
 		}
 		if err := opt.applyToCache(&settings); err != nil {
-			return nil, fmt.Errorf("readthrough: NewCache: %w", err)
+			return nil, err
 		}
 	}
 	c := &Cache{
 		settings:  settings,
 		meter:     &meter{observers: settings.observers},
-		refreshes: make(chan struct{}, settings.maxRefreshes),
+		refreshes: fill.NewSlots(settings.maxRefreshes),
 		wrappers:  make(map[string]wrapped),
 	}
-	c.closing, c.close = context.WithCancel(context.Background())
 	c.mux = mux.New(client, mux.Config{
 		Timeout:  settings.redisTimeout,
-		Failures: settings.failures,
-		OpenFor:  settings.openFor,
+		Failures: settings.breaker.failures,
+		OpenFor:  settings.breaker.openFor,
 		OnState:  c.onBreaker,
 	})
 	c.leases = lease.NewStore(c.mux)
+	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
 }
 
@@ -148,37 +144,16 @@ func (c *Cache) spawn(f func()) bool {
 	return true
 }
 
-// spawnOrRun runs f on a goroutine that wg waits for too; after Close on this one.
-func (c *Cache) spawnOrRun(wg *sync.WaitGroup, f func()) {
-	wg.Add(1)
-	counted := func() {
-		defer wg.Done()
+// spawnOrRun runs f on a goroutine that Close waits for, or after Close on this one.
+func (c *Cache) spawnOrRun(f func()) {
+	if !c.spawn(f) {
 		f()
-	}
-	if !c.spawn(counted) {
-		counted()
 	}
 }
 
-// sideBySide calls f with all of xs, up to size at a time, in up to n calls at a
-// time, and returns when all have. If there are several, they run on goroutines of
-// their own: what f does must not panic.
-func sideBySide[T any](c *Cache, xs []T, size, n int, f func([]T)) {
-	if len(xs) <= size {
-		f(xs)
-		return
-	}
-	var wg sync.WaitGroup
-	calls := make(turns, n)
-	for some := range slices.Chunk(xs, size) {
-		calls <- struct{}{}
-		c.spawnOrRun(&wg, func() { // ends with f
-			defer calls.give()
-			f(some)
-		})
-	}
-	wg.Wait()
-}
+// goOn runs f on a goroutine that Close waits for, even after Close: for what goes on
+// with something begun before. Its caller is such a goroutine itself.
+func (c *Cache) goOn(f func()) { c.work.Go(f) }
 
 // Close ends background work and waits for it, and for the calls under way, up to
 // 5 seconds; use Shutdown for another limit. Invalidations that could not reach
@@ -192,42 +167,57 @@ func (c *Cache) Close() error {
 // Shutdown is Close with the caller's limit. Its error says what had not ended
 // when ctx did, or which keys may still hold what was invalidated.
 func (c *Cache) Shutdown(ctx context.Context) error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+	if !c.beginClose() {
 		return nil
 	}
-	c.closed = true
-	c.mu.Unlock()
-	c.close()
+	waited := c.awaitWork(ctx)
+	// The last time has a limit of its own: the wait may have used up that of ctx.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
+	defer cancel()
+	var pending error
+	if left, err := c.retries.Try(last); err != nil {
+		pending = &WriteError{Op: "close: invalidate", Keys: left, Err: redisError(last, err)}
+	}
+	if err := c.mux.Close(ctx); err != nil && waited == nil {
+		waited = failed("close", err)
+	}
+	return errors.Join(waited, pending)
+}
 
+// beginClose refuses new work and stops what nobody waits for. It reports false if the
+// Cache was closed before.
+func (c *Cache) beginClose() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
+	c.closed = true
+	c.retries.Stop()
+	for _, w := range c.wrappers {
+		w.stop()
+	}
+	return true
+}
+
+// awaitWork waits until the goroutines of the Cache have ended, or ctx has.
+func (c *Cache) awaitWork(ctx context.Context) error {
 	ended := make(chan struct{})
 	go func() { // ends with the last goroutine of the Cache, which the load timeouts bound
 		c.work.Wait()
 		close(ended)
 	}()
-	var waited error
 	select {
 	case <-ended:
+		return nil
 	case <-ctx.Done():
-		waited = fmt.Errorf("readthrough: close: calls are still under way: %w", ctx.Err())
+		return failed("close", fmt.Errorf("calls are still under way: %w", ctx.Err()))
 	}
-	// The last time has a limit of its own: the wait may have used up that of ctx.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
-	defer cancel()
-	left := c.tryPending(last)
-	if left != nil {
-		left = fmt.Errorf("readthrough: close: invalidate %w", left)
-	}
-	if err := c.mux.Close(ctx); err != nil && waited == nil {
-		waited = fmt.Errorf("readthrough: close: %w", err)
-	}
-	return errors.Join(waited, left)
 }
 
 // Stats sums what was counted for the Cache and all its wrappers.
 func (c *Cache) Stats() Stats {
-	s := Stats{PendingInvalidations: int64(c.pending.size())}
+	s := Stats{PendingInvalidations: int64(c.retries.Len())}
 	c.meter.addTo(&s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -240,102 +230,113 @@ func (c *Cache) Stats() Stats {
 // Delete deletes the entries at the given Redis keys, as RedisKey returns them,
 // like Invalidate of the wrapper would, and with the same error.
 func (c *Cache) Delete(ctx context.Context, keys ...string) error {
-	for _, key := range keys {
-		if key == "" {
-			return fmt.Errorf("readthrough: delete: %w", ErrEmptyKey)
-		}
+	if slices.Contains(keys, "") {
+		return failed("delete", ErrEmptyKey)
 	}
-	c.awaitFills(ctx, keys...)
 	if len(keys) == 0 {
 		return nil
 	}
-	left, err := c.leases.Invalidate(ctx, keys...)
+	return c.writeRaw(ctx, "delete", keys, c.invalidator(ctx))
+}
+
+// invalidator returns what invalidates keys in Redis.
+func (c *Cache) invalidator(ctx context.Context) func(keys []string) (left []string, err error) {
+	return func(keys []string) ([]string, error) { return c.leases.Invalidate(ctx, keys...) }
+}
+
+// writeRaw changes the entries at keys, which may be anybody's, by send.
+func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send func(keys []string) (left []string, err error)) error {
+	left, err := send(keys)
 	if err := c.written(ctx, c.meter, NoExpiry, keys, left, err); err != nil {
-		return fmt.Errorf("readthrough: delete %w", err)
+		return &WriteError{Op: op, Keys: left, Err: err}
 	}
 	return nil
 }
 
-// awaitFills keeps fills without a lease from landing behind what is about to be
-// sent, whichever wrapper the keys belong to.
-func (c *Cache) awaitFills(ctx context.Context, keys ...string) {
-	c.mu.Lock()
-	wrappers := slices.Collect(maps.Values(c.wrappers))
-	c.mu.Unlock()
-	for _, w := range wrappers {
-		for _, key := range keys {
-			w.awaitFills(ctx, key)
+// written notes that the entries at keys were changed, but for those left by err, which
+// it returns as the caller's. These are invalidated in the background, for as long as an
+// entry can live.
+func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, keys, left []string, err error) error {
+	unreached := make(map[string]bool, len(left))
+	for _, key := range left {
+		unreached[key] = true
+	}
+	for _, key := range keys {
+		if unreached[key] {
+			m.note(ctx, EventInvalidation, key, 0, err)
+		} else {
+			m.note(ctx, EventInvalidation, key, 0, nil)
 		}
 	}
+	if err == nil {
+		return nil
+	}
+	err = redisError(ctx, err)
+	m.note(ctx, EventRedisError, "", 0, err)
+	c.retries.Add(left, lifetime)
+	return err
 }
 
 // Get returns the value at a raw Redis key, as Set or a wrapper stored it with the
-// Cache's codec. It is ErrMiss if there is none, if it is stale or negative, or if
-// the bytes are no such value; any other error says that Redis could not be asked.
+// Cache's codec. The error is ErrMiss if there is none, if it is stale or negative, or if
+// the bytes are no such value; ErrUnavailable if Redis could not be asked; besides,
+// ErrEmptyKey, ErrClosed, and the context's.
 func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
-	var v V
 	if key == "" {
-		return v, fmt.Errorf("readthrough: get: %w", ErrEmptyKey)
+		return zero[V](), failed("get", ErrEmptyKey)
 	}
 	raw, err := c.mux.Get(ctx, key)
-	if unreadable(err) {
-		return v, ErrMiss
+	switch {
+	case unreadable(err):
+		return zero[V](), ErrMiss
+	case err != nil && ctx.Err() == nil && !errors.Is(err, mux.ErrClosed):
+		c.meter.note(ctx, EventRedisError, key, 0, err)
 	}
 	if err != nil {
-		return v, c.redisError(ctx, "get", key, err)
+		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	e, err := entry.Parse(raw)
-	if err == nil && (e.Negative || !e.Fresh(time.Now())) {
-		return v, ErrMiss
-	}
-	if err == nil {
-		err = decodeValue(c.settings.wrapper.codec, e.Value, &v)
-	}
-	if err != nil {
+	v, err := decodeRaw[V](c.settings.wrapper.codec, raw)
+	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
-		var zero V
-		return zero, ErrMiss
+		err = ErrMiss
+	}
+	return v, err
+}
+
+// decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh.
+func decodeRaw[V any](codec Codec, raw []byte) (V, error) {
+	e, err := entry.Parse(raw)
+	if err != nil {
+		return zero[V](), err
+	}
+	if e.Negative || !e.Fresh(time.Now()) {
+		return zero[V](), ErrMiss
+	}
+	var v V
+	if err := decodeValue(codec, e.Value, &v); err != nil {
+		return zero[V](), err
 	}
 	return v, nil
 }
 
 // Set stores v at a raw Redis key with the Cache's codec for ttl, which is at
-// least 1 ms; NoExpiry: until it is deleted. The error says that v cannot be stored,
-// or that Redis could not be asked: then the key is deleted as soon as it can be.
+// least 1 ms; NoExpiry: until it is deleted. The error says that v cannot be stored, or
+// is a *WriteError: then the key is deleted as soon as Redis can be reached.
 func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duration) error {
 	if key == "" {
-		return fmt.Errorf("readthrough: set: %w", ErrEmptyKey)
+		return failed("set", ErrEmptyKey)
 	}
 	if err := checkTTL("ttl", ttl); err != nil {
-		return fmt.Errorf("readthrough: set %s: %w", key, err)
+		return failed("set "+key, err)
 	}
-	e, keep := expiring(time.Now(), ttl, 0)
-	b, err := c.settings.wrapper.appendEntry(&e, v)
+	header, keep := expiring(time.Now(), ttl, 0)
+	b, err := c.settings.wrapper.appendEntry(&header, v)
 	if err != nil {
-		return fmt.Errorf("readthrough: set %s: %w", key, err)
+		return failed("set "+key, err)
 	}
-	c.awaitFills(ctx, key)
-	left, err := c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep})
-	if err := c.written(ctx, c.meter, NoExpiry, []string{key}, left, err); err != nil {
-		return fmt.Errorf("readthrough: set %w", err)
-	}
-	return nil
-}
-
-// redisError counts a failure to reach Redis, unless it is the caller's own doing.
-func (c *Cache) redisError(ctx context.Context, op, key string, err error) error {
-	if errors.Is(err, mux.ErrClosed) {
-		return ErrClosed
-	}
-	if ctx.Err() == nil {
-		c.meter.note(ctx, EventRedisError, key, 0, err)
-	}
-	return fmt.Errorf("readthrough: %s %s: %w", op, key, err)
-}
-
-// unreadable reports whether err says that a key holds nothing that GET could read.
-func unreadable(err error) bool {
-	return err != nil && (errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "WRONGTYPE"))
+	return c.writeRaw(ctx, "set", []string{key}, func([]string) ([]string, error) {
+		return c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep})
+	})
 }
 
 func (c *Cache) onBreaker(open bool) {

@@ -38,10 +38,10 @@ func TestGet_DoesNotCacheAPanicWithANotFoundError(t *testing.T) {
 	require.Empty(t, server.Keys())
 }
 
-func TestWithoutLease_StoresNothingOlderBehindADelete(t *testing.T) {
+func TestDelete_RefusesFillsOfOlderLoads(t *testing.T) {
 	cache, server := newCache(t)
 	row := newRow("old")
-	rows := wrapper(t, cache, row.load, readthrough.WithoutLease())
+	rows := wrapper(t, cache, row.load)
 	for name, read := range map[string]func(context.Context, int) (string, error){"get": rows.Get, "refresh": rows.Refresh} {
 		for how, forget := range map[string]func() error{
 			"delete":     func() error { return cache.Delete(t.Context(), "row:1") },

@@ -3,14 +3,9 @@ package readthrough
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"strconv"
 	"strings"
 )
-
-// ErrEmptyKey says that the key extractor returned an empty string, which would
-// make one entry of all such keys.
-var ErrEmptyKey = errors.New("readthrough: the key is empty")
 
 // maxKeyBytes is how long an extracted key may be to be stored as it is.
 const maxKeyBytes = 1 << 10

@@ -257,7 +257,7 @@ func TestGetMany_WaitsOneBudgetForNodeThatIsDown(t *testing.T) {
 	var trips atomic.Int64
 	client := redistest.Start(t).Client()
 	cache := fleet(t, 1, func() redis.UniversalClient { return client }, readthrough.WithRedisTimeout(budget))[0]
-	rows := (&squares{}).wrap(t, cache, readthrough.WithoutLease())
+	rows := (&squares{}).wrap(t, cache)
 	ids := upTo(0, 4000)
 	_, err := rows.GetMany(t.Context(), ids)
 	require.NoError(t, err)

@@ -37,9 +37,8 @@ func getAll(t *testing.T, ids []int, get func(context.Context, int) (int, error)
 
 func TestGather_LoadsSingleGetsInOneBatch(t *testing.T) {
 	for name, opts := range map[string][]readthrough.Option{
-		"lease":         nil,
-		"without lease": {readthrough.WithoutLease()},
-		"load limit":    {readthrough.WithLoadLimit(1)},
+		"lease":      nil,
+		"load limit": {readthrough.WithLoadLimit(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cache, server := newCache(t)
@@ -141,7 +140,7 @@ func TestGather_GivesEachKeyItsError(t *testing.T) {
 		want map[int]error
 	}{
 		"one is missing": {func(m map[int]int) (map[int]int, error) { delete(m, 2); return m, nil },
-			map[int]error{1: nil, 2: readthrough.ErrMiss, 3: nil}},
+			map[int]error{1: nil, 2: readthrough.ErrNotFound, 3: nil}},
 		"all fail": {func(map[int]int) (map[int]int, error) { return nil, failure }, map[int]error{1: failure, 2: failure, 3: failure}},
 		"a panic":  {func(map[int]int) (map[int]int, error) { panic(failure) }, map[int]error{1: failure, 2: failure, 3: failure}},
 	} {

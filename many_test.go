@@ -100,7 +100,7 @@ func TestGetMany_LoadsMissesInOneBatch(t *testing.T) {
 	})))
 	rs, err := rows.GetMany(t.Context(), []int{1, 2, 3})
 	require.NoError(t, err)
-	require.Equal(t, []readthrough.Result[int]{{Value: 1}, {Value: 4}, {Err: readthrough.ErrMiss}}, rs)
+	require.Equal(t, []readthrough.Result[int]{{Value: 1}, {Value: 4}, {Err: readthrough.ErrNotFound}}, rs)
 	require.LessOrEqual(t, batches.Load(), int64(3))
 }
 
@@ -148,32 +148,22 @@ func TestGetMany_LeavesLoadToThoseWhoJoinedIt(t *testing.T) {
 
 func TestGetMany_CostsFewRoundTrips(t *testing.T) {
 	t.Parallel()
-	for name, row := range map[string]struct {
-		cold int64
-		opts []readthrough.Option
-	}{
-		"lease":         {4, nil},
-		"without lease": {3, []readthrough.Option{readthrough.WithoutLease()}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var trips atomic.Int64
-			client := redistest.Start(t).Client()
-			client.AddHook(&pipelineCounter{redistest.TripCounter{Trips: &trips}})
-			cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
-			loader := &squares{}
-			rows := loader.wrap(t, cache, row.opts...)
-			ids := upTo(0, 1000)
-			for _, most := range []int64{row.cold, 2} {
-				before := trips.Load()
-				results, err := rows.GetMany(t.Context(), ids)
-				require.NoError(t, err)
-				require.Equal(t, squaresOf(ids), results)
-				require.LessOrEqual(t, trips.Load()-before, most)
-			}
-			require.Equal(t, []int{1000}, loader.sizes())
-			require.EqualValues(t, 1000, rows.Stats().Fills)
-		})
+	var trips atomic.Int64
+	client := redistest.Start(t).Client()
+	client.AddHook(&pipelineCounter{redistest.TripCounter{Trips: &trips}})
+	cache := fleet(t, 1, func() redis.UniversalClient { return client })[0]
+	loader := &squares{}
+	rows := loader.wrap(t, cache)
+	ids := upTo(0, 1000)
+	for _, most := range []int64{4, 2} { // cold, and warm
+		before := trips.Load()
+		results, err := rows.GetMany(t.Context(), ids)
+		require.NoError(t, err)
+		require.Equal(t, squaresOf(ids), results)
+		require.LessOrEqual(t, trips.Load()-before, most)
 	}
+	require.Equal(t, []int{1000}, loader.sizes())
+	require.EqualValues(t, 1000, rows.Stats().Fills)
 }
 
 func TestGetMany_GivesEachCallAtMostBatchSize(t *testing.T) {
@@ -198,7 +188,6 @@ func TestGetMany_CallsLoader16TimesAtOnceAtMost(t *testing.T) {
 	}{
 		"one chunk":      {200, nil},
 		"several chunks": {200, []readthrough.Option{readthrough.WithBatchSize(40)}},
-		"without lease":  {200, []readthrough.Option{readthrough.WithoutLease()}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cache, server := newCache(t)
@@ -258,9 +247,9 @@ func TestGetMany_AnswersWhateverBatchLoaderDoesWrong(t *testing.T) {
 		stored []string
 	}{
 		"error":     {load: func(context.Context) (map[int]int, error) { return map[int]int{1: 1}, failure }, err: failure},
-		"nothing":   {load: func(context.Context) (map[int]int, error) { return nil, nil }, err: readthrough.ErrMiss},
+		"nothing":   {load: func(context.Context) (map[int]int, error) { return nil, nil }, err: readthrough.ErrNotFound},
 		"not found": {load: func(context.Context) (map[int]int, error) { return nil, errNone }, opt: notFound, err: errNone, stored: []string{"row:1", "row:2"}},
-		"too few":   {load: lacks2, want: []readthrough.Result[int]{{Value: 1}, {Err: readthrough.ErrMiss}}, stored: []string{"row:1"}},
+		"too few":   {load: lacks2, want: []readthrough.Result[int]{{Value: 1}, {Err: readthrough.ErrNotFound}}, stored: []string{"row:1"}},
 		"too few, with not-found": {load: lacks2, opt: notFound, want: []readthrough.Result[int]{{Value: 1}, {Err: errNone}},
 			stored: []string{"row:1", "row:2"}},
 		"foreign": {load: func(context.Context) (map[int]int, error) { return map[int]int{0: 5, 1: 1, 2: 4, 3: 7}, nil },
@@ -346,31 +335,27 @@ func TestGetMany_ReturnsErrorOfEachKeyWhenBatchLoaderCallsGoexit(t *testing.T) {
 }
 
 func TestGetMany_LosesOnlyFillsOfKeysWrittenMeanwhile(t *testing.T) {
-	for name, opts := range map[string][]readthrough.Option{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
-		t.Run(name, func(t *testing.T) {
-			cache, server := newCache(t)
-			loader := gatedSquares()
-			rows := loader.wrap(t, cache, opts...)
-			got := make(chan []readthrough.Result[int])
-			ids := upTo(0, 10)
-			go func() { results, _ := rows.GetMany(context.Background(), ids); got <- results }()
-			<-loader.began
-			require.NoError(t, rows.Invalidate(t.Context(), 1))
-			require.NoError(t, rows.SetMany(t.Context(), maps.All(map[int]int{2: -2, 3: -3})))
-			close(loader.goOn)
-			require.Equal(t, squaresOf(ids), <-got, "it began before the writes")
-			requireNoLeases(t, server)
-			require.False(t, server.Exists("row:1"))
-			for _, id := range []int{2, 3} {
-				v, err := rows.Peek(t.Context(), id)
-				require.NoError(t, err)
-				require.Equal(t, -id, v)
-			}
-			require.Len(t, server.Keys(), 9)
-			require.EqualValues(t, 7, rows.Stats().Fills)
-			require.EqualValues(t, 3, rows.Stats().RefusedFills)
-		})
+	cache, server := newCache(t)
+	loader := gatedSquares()
+	rows := loader.wrap(t, cache)
+	got := make(chan []readthrough.Result[int])
+	ids := upTo(0, 10)
+	go func() { results, _ := rows.GetMany(context.Background(), ids); got <- results }()
+	<-loader.began
+	require.NoError(t, rows.Invalidate(t.Context(), 1))
+	require.NoError(t, rows.SetMany(t.Context(), maps.All(map[int]int{2: -2, 3: -3})))
+	close(loader.goOn)
+	require.Equal(t, squaresOf(ids), <-got, "it began before the writes")
+	requireNoLeases(t, server)
+	require.False(t, server.Exists("row:1"))
+	for _, id := range []int{2, 3} {
+		v, err := rows.Peek(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, -id, v)
 	}
+	require.Len(t, server.Keys(), 9)
+	require.EqualValues(t, 7, rows.Stats().Fills)
+	require.EqualValues(t, 3, rows.Stats().RefusedFills)
 }
 
 func TestGetMany_TakesKeysThatCannotBeCompared(t *testing.T) {

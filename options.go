@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"strings"
 	"time"
 )
 
@@ -22,59 +21,6 @@ type CacheOption interface {
 type Option interface {
 	CacheOption
 	applyToWrapper(*settings) error
-}
-
-// settings are those of one wrapper.
-type settings struct {
-	ttl         time.Duration
-	jitter      float64
-	stale       time.Duration
-	beta        float64
-	patience    time.Duration
-	notFoundTTL time.Duration
-	notFound    []error
-	ttlFor      any // func(V) time.Duration, checked by New
-	codec       Codec
-	loadTimeout time.Duration
-	leaseTTL    time.Duration
-	leaseWait   time.Duration
-	noLease     bool
-	batch       any // func(ctx, []K) (map[K]V, error), checked by New
-	batchSize   int
-	loadLimit   int
-	maxEntry    int
-
-	gatherWindow time.Duration
-	gatherSize   int
-}
-
-type cacheSettings struct {
-	wrapper      settings
-	prefix       string
-	redisTimeout time.Duration
-	failures     int
-	openFor      time.Duration
-	maxRefreshes int
-	observers    []Observer
-}
-
-func defaultSettings() cacheSettings {
-	return cacheSettings{
-		wrapper: settings{
-			ttl:         5 * time.Minute,
-			jitter:      0.1,
-			codec:       Msgpack,
-			loadTimeout: 30 * time.Second,
-			leaseTTL:    3 * time.Second,
-			leaseWait:   10 * time.Second,
-			batchSize:   1000,
-			maxEntry:    8 << 20,
-		},
-		redisTimeout: 100 * time.Millisecond,
-		failures:     5,
-		openFor:      time.Second,
-		maxRefreshes: 64,
-	}
 }
 
 // option is an Option made of a function.
@@ -151,7 +97,7 @@ func WithPatience(d time.Duration) Option {
 // that very one of errs. Given again, it replaces what was given before.
 func WithNotFound(ttl time.Duration, errs ...error) Option {
 	return option(func(s *settings) error {
-		s.notFoundTTL, s.notFound = ttl, errs
+		s.notFound = notFound{ttl, errs}
 		return checkNotFound(ttl, errs)
 	})
 }
@@ -185,7 +131,7 @@ func WithCodec(c Codec) Option {
 // loader minds its context or not.
 func WithLoadTimeout(d time.Duration) Option {
 	return option(func(s *settings) error {
-		s.loadTimeout = d
+		s.load.timeout = d
 		return checkPositive("WithLoadTimeout", d)
 	})
 }
@@ -195,7 +141,7 @@ func WithLoadTimeout(d time.Duration) Option {
 // renews its lease.
 func WithLeaseTTL(d time.Duration) Option {
 	return option(func(s *settings) error {
-		s.leaseTTL = d
+		s.lease.ttl = d
 		if d < 10*time.Millisecond {
 			return fmt.Errorf("WithLeaseTTL: %v is less than 10ms", d)
 		}
@@ -207,19 +153,8 @@ func WithLeaseTTL(d time.Duration) Option {
 // before it loads for itself, without storing. Default 10 seconds.
 func WithLeaseWait(d time.Duration) Option {
 	return option(func(s *settings) error {
-		s.leaseWait = d
+		s.lease.wait = d
 		return checkNotNegative("WithLeaseWait", d)
-	})
-}
-
-// WithoutLease gives up what the lease ensures: processes load a cold key each
-// for itself, and one that invalidates does not keep another from storing what it
-// had loaded before. Within one process both still hold. A miss costs one round
-// trip less.
-func WithoutLease() Option {
-	return option(func(s *settings) error {
-		s.noLease = true
-		return nil
 	})
 }
 
@@ -229,7 +164,7 @@ func WithoutLease() Option {
 // ErrMiss. K and V must be the wrapper's.
 func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []K) (map[K]V, error)) Option {
 	return option(func(s *settings) error {
-		s.batch = batchLoader[K, V](load)
+		s.batch.load = batchLoader[K, V](load)
 		if load == nil {
 			return fmt.Errorf("WithBatchLoader: the function is nil")
 		}
@@ -241,7 +176,7 @@ func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []
 // Default 1000.
 func WithBatchSize(n int) Option {
 	return option(func(s *settings) error {
-		s.batchSize = n
+		s.batch.size = n
 		return checkCount("WithBatchSize", n)
 	})
 }
@@ -253,7 +188,7 @@ func WithBatchSize(n int) Option {
 // Facebook's DataLoader. It needs WithBatchLoader.
 func WithGather(window time.Duration, size int) Option {
 	return option(func(s *settings) error {
-		s.gatherWindow, s.gatherSize = window, size
+		s.batch.window, s.batch.gather = window, size
 		if err := checkNotNegative("WithGather", window); err != nil {
 			return err
 		}
@@ -267,7 +202,7 @@ func WithGather(window time.Duration, size int) Option {
 // reads through its own wrapper takes a turn for each level.
 func WithLoadLimit(n int) Option {
 	return option(func(s *settings) error {
-		s.loadLimit = n
+		s.load.limit = n
 		if n < 0 {
 			return fmt.Errorf("WithLoadLimit: %d is negative", n)
 		}
@@ -312,7 +247,7 @@ func WithRedisTimeout(d time.Duration) CacheOption {
 // any more, and for how long, before one call tries again. Default 5 and 1 second.
 func WithBreaker(failures int, openFor time.Duration) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
-		s.failures, s.openFor = failures, openFor
+		s.breaker.failures, s.breaker.openFor = failures, openFor
 		if failures < 1 || failures > math.MaxInt32 {
 			return fmt.Errorf("WithBreaker: %d failures is not from 1 to %d", failures, math.MaxInt32)
 		}
@@ -351,57 +286,4 @@ func WithLogger(l *slog.Logger) CacheOption {
 		s.observers = append(s.observers, logObserver{l})
 		return nil
 	})
-}
-
-func checkTTL(name string, d time.Duration) error {
-	if d < time.Millisecond {
-		return fmt.Errorf("%s: %v is less than 1ms", name, d)
-	}
-	return nil
-}
-
-func checkCount(name string, n int) error {
-	if n < 1 {
-		return fmt.Errorf("%s: %d is less than 1", name, n)
-	}
-	return nil
-}
-
-func checkPositive(name string, d time.Duration) error {
-	if d <= 0 {
-		return fmt.Errorf("%s: %v is not positive", name, d)
-	}
-	return nil
-}
-
-func checkNotNegative(name string, d time.Duration) error {
-	if d < 0 {
-		return fmt.Errorf("%s: %v is negative", name, d)
-	}
-	return nil
-}
-
-func checkNotFound(ttl time.Duration, errs []error) error {
-	if len(errs) == 0 || len(errs) > maxNotFound {
-		return fmt.Errorf("WithNotFound: %d errors is not from 1 to %d", len(errs), maxNotFound)
-	}
-	for _, err := range errs {
-		if err == nil {
-			return fmt.Errorf("WithNotFound: one of the errors is nil")
-		}
-	}
-	return checkTTL("WithNotFound", ttl)
-}
-
-// checkName says what is wrong with a name that becomes part of Redis keys.
-func checkName(what, name string) error {
-	if name == "" {
-		return fmt.Errorf("%s: the name is empty", what)
-	}
-	for _, r := range name {
-		if r <= ' ' || r > '~' || strings.ContainsRune("{}%", r) {
-			return fmt.Errorf("%s: %q has %q: only printable ASCII without spaces and {}%% can be in it", what, name, r)
-		}
-	}
-	return nil
 }

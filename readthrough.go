@@ -3,12 +3,9 @@ package readthrough
 import (
 	"context"
 	"errors"
-	"fmt"
-	"reflect"
 	"time"
 
-	"github.com/readthrough-go/readthrough/internal/flight"
-	"github.com/readthrough-go/readthrough/internal/mux"
+	"github.com/readthrough-go/readthrough/internal/fill"
 )
 
 // Loader is a repository function: it returns the value of key from where it is kept.
@@ -23,12 +20,8 @@ type ReadThrough[K, V any] struct {
 	key       func(K) string
 	ttlFor    func(V) time.Duration
 	batch     func(context.Context, []K) (map[string]V, error) // by extracted key
-	gather    *gather[K, V]                                    // nil: each miss loads for itself
-	turns     turns                                            // to load
 	shareable bool                                             // V can be given to several callers as it is
-	flights   flight.Group[outcome[V]]
-	refreshed flight.Group[outcome[V]] // the flights of Refresh, which let nobody in late
-	backoff   backoff
+	engine    *fill.Engine[K, V]                               // loads what is missing
 	meter     *meter
 }
 
@@ -39,7 +32,7 @@ type ReadThrough[K, V any] struct {
 func New[K, V any](c *Cache, name string, load Loader[K, V], key func(K) string, opts ...Option) (*ReadThrough[K, V], error) {
 	rt, err := newReadThrough(c, name, load, key, opts)
 	if err != nil {
-		return nil, fmt.Errorf("readthrough: New %q: %w", name, err)
+		return nil, failed("New "+quoted(name), err)
 	}
 	return rt, nil
 }
@@ -66,47 +59,8 @@ func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func
 	if err := rt.apply(opts); err != nil {
 		return nil, err
 	}
-	rt.flights.Go, rt.refreshed.Go = c.spawn, c.spawn
-	return rt, c.register(name, wrapped{rt.meter, rt.awaitFills})
-}
-
-// apply applies the options, and checks what only the wrapper can: those that have types.
-func (rt *ReadThrough[K, V]) apply(opts []Option) error {
-	for _, opt := range opts {
-		if opt == nil {
-			return errors.New("an option is nil")
-		}
-		if err := opt.applyToWrapper(&rt.settings); err != nil {
-			return err
-		}
-	}
-	v := reflect.TypeFor[V]()
-	rt.shareable = shareable(v)
-	if err := checkCodec(rt.settings.codec, v); err != nil {
-		return err
-	}
-	if f := rt.settings.ttlFor; f != nil {
-		var ok bool
-		if rt.ttlFor, ok = f.(func(V) time.Duration); !ok {
-			return fmt.Errorf("WithTTLFor: %T does not take the wrapper's value, %v", f, v)
-		}
-	}
-	if b := rt.settings.batch; b != nil {
-		var err error
-		if rt.batch, err = adaptBatch[K, V](b, rt.key); err != nil {
-			return err
-		}
-	}
-	if n := rt.settings.loadLimit; n > 0 {
-		rt.turns = make(turns, n)
-	}
-	if rt.settings.gatherWindow > 0 {
-		if rt.batch == nil {
-			return errors.New("WithGather: there is no WithBatchLoader to gather for")
-		}
-		rt.gather = &gather[K, V]{rt: rt}
-	}
-	return nil
+	rt.engine = fill.New(rt.wrapper(), rt.engineSettings(), c.leases, c.refreshes)
+	return rt, c.register(name, wrapped{rt.meter, rt.engine.Stop})
 }
 
 // Must returns v, or panics if err is not nil: for wrappers made at start-up.
@@ -117,18 +71,27 @@ func Must[T any](v T, err error) T {
 	return v
 }
 
-// Get returns the value of k: from Redis, or else from the loader, whose value is
-// then stored. It has the loader's signature, and returns the loader's errors as
-// they are. If Redis cannot be asked, the loader is. The error is the context's as
-// soon as ctx ends; ErrEmptyKey, ErrClosed and context.DeadlineExceeded after
-// WithLoadTimeout are the cache's own. A loader's panic is raised again, as a
-// PanicError, in each caller.
+// Get returns the value of k: from Redis, or else from the loader, whose value is then
+// stored. It has the loader's signature, and returns the loader's errors as they are. If
+// Redis cannot be asked, the loader is.
 //
-// Each caller gets a value of its own, as decoded from the stored bytes; only the
-// caller whose call began the load gets what the loader returned. What cannot be
-// encoded is given to all as it is.
+// The errors of the cache's own are the context's as soon as ctx ends, ErrEmptyKey,
+// ErrClosed, ErrNotFound of a batch loader, and context.DeadlineExceeded after
+// WithLoadTimeout. A loader's panic is raised again, as a PanicError, in each caller.
+//
+// Each caller gets a value of its own, as decoded from the stored bytes; only the caller
+// whose call began the load gets what the loader returned. What cannot be encoded is
+// given to all as it is.
 func (rt *ReadThrough[K, V]) Get(ctx context.Context, k K) (V, error) {
 	return rt.get(ctx, k, nil)
+}
+
+// GetInfo is Get that also tells where the value came from: for the Age and
+// Cache-Status headers of HTTP, say.
+func (rt *ReadThrough[K, V]) GetInfo(ctx context.Context, k K) (V, Info, error) {
+	var info Info
+	v, err := rt.get(ctx, k, &info)
+	return v, info, err
 }
 
 func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error) {
@@ -136,147 +99,169 @@ func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error
 	if err != nil {
 		return zero[V](), err
 	}
-	found := rt.lookup(ctx, key)
-	if found.failed != nil && ctx.Err() != nil {
+	r := read[K, V]{rt: rt, k: k, key: key, info: info}
+	r.lookup(ctx)
+	if r.found.failed != nil && ctx.Err() != nil {
 		return zero[V](), ctx.Err()
 	}
-	switch rt.judge(ctx, key, &found) {
+	switch r.decide(ctx) {
 	case serveAndRefresh:
-		rt.refresh(ctx, staleRead[K]{k, key, found.entry.LoadedAt})
+		rt.engine.Refresh(ctx, r.stale())
 		fallthrough
 	case serve:
-		return *found.value, rt.hit(ctx, key, &found, info)
+		return r.hit(ctx)
 	}
 	began := time.Now()
-	seat := rt.flights.Join(ctx, key, rt.course(k, courseAfter(&found)))
-	if seat == nil {
-		return zero[V](), ErrClosed
-	}
-	return rt.land(ctx, key, seat, &found, began, info)
+	return r.await(ctx, rt.engine.Join(ctx, r.miss()), began)
 }
 
-// verdict is what becomes of a read after its lookup.
-type verdict uint8
+// read is one key on its way from the lookup to its answer.
+type read[K, V any] struct {
+	rt    *ReadThrough[K, V]
+	k     K
+	key   string // in Redis
+	found lookup[V]
+	info  *Info // nil: nobody asked for it
+}
+
+// decision is what becomes of a read after its lookup.
+type decision uint8
 
 const (
-	serve           verdict = iota // answer with what was found
-	serveAndRefresh                // and load it anew in the background
-	await                          // wait for a load
+	serve           decision = iota // answer with what was found
+	serveAndRefresh                 // and load it anew in the background
+	await                           // wait for a load
 )
 
-// judge decides whether a read is answered with what its lookup found.
-func (rt *ReadThrough[K, V]) judge(ctx context.Context, key string, found *lookup[V]) verdict {
+// decide returns whether the read is answered with what its lookup found.
+func (r *read[K, V]) decide(ctx context.Context) decision {
+	rt, found := r.rt, &r.found
 	switch {
 	case found.is(fresh) && rt.refreshesEarly(found):
 		return serveAndRefresh
 	case found.is(fresh):
 		return serve
-	case found.is(stale) && (rt.settings.patience == 0 || rt.turns.full()):
+	case found.is(stale) && (rt.settings.patience == 0 || rt.engine.Busy()):
 		return serveAndRefresh
 	}
-	if found.is(stale) && !rt.backoff.allows(key) {
+	if found.is(stale) && !rt.engine.Allows(r.key) {
 		return serve // the loader has just failed: it is spared, and so is the caller
 	}
-	rt.meter.note(ctx, EventMiss, key, 0, nil)
+	rt.meter.note(ctx, EventMiss, r.key, 0, nil)
 	return await
 }
 
-// hit counts a hit and returns its error, which is a negative entry's.
-func (rt *ReadThrough[K, V]) hit(ctx context.Context, key string, found *lookup[V], info *Info) error {
-	kind, source := EventHit, SourceHit
-	switch {
-	case found.is(stale):
-		kind, source = EventStaleHit, SourceStale
-	case found.err != nil:
-		kind, source = EventNegativeHit, SourceNegative
-	}
-	info.fill(source, &found.entry, false)
-	rt.meter.note(ctx, kind, key, 0, nil)
-	return found.err
+// miss returns what the engine is to load.
+func (r *read[K, V]) miss() fill.Miss[K] {
+	return fill.Miss[K]{K: r.k, Key: r.key, Alone: r.found.failed != nil}
 }
 
-// land waits for the flight and hands out what it brought.
-func (rt *ReadThrough[K, V]) land(ctx context.Context, key string, seat *flight.Seat[outcome[V]], found *lookup[V], began time.Time, info *Info) (V, error) {
+// stale returns what the engine is to refresh.
+func (r *read[K, V]) stale() fill.Stale[K] {
+	return fill.Stale[K]{K: r.k, Key: r.key, LoadedAt: r.found.entry.LoadedAt}
+}
+
+// hit counts a hit, and answers with what was found.
+func (r *read[K, V]) hit(ctx context.Context) (V, error) {
+	kind, source := EventHit, SourceHit
+	switch {
+	case r.found.is(stale):
+		kind, source = EventStaleHit, SourceStale
+	case r.found.err != nil:
+		kind, source = EventNegativeHit, SourceNegative
+	}
+	r.info.fill(source, &r.found.entry, false)
+	r.rt.meter.note(ctx, kind, r.key, 0, nil)
+	return *r.found.value, r.found.err
+}
+
+// await waits for the load in which seat is the caller's, since began. A caller with a
+// stale value at hand waits no longer than its patience, and is content with that value
+// if the load fails.
+func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.Time) (V, error) {
+	if seat == nil {
+		return zero[V](), ErrClosed
+	}
 	var impatient <-chan time.Time
-	if found.is(stale) {
-		timer := time.NewTimer(time.Until(began.Add(rt.settings.patience)))
+	if r.found.is(stale) {
+		timer := time.NewTimer(time.Until(began.Add(r.rt.settings.patience)))
 		defer timer.Stop()
 		impatient = timer.C
 	}
-	var out outcome[V]
+	var result fill.Result[V]
 	select {
-	case out = <-seat.Result():
+	case result = <-seat.Result():
 	case <-ctx.Done():
 		seat.Leave()
 		return zero[V](), ctx.Err()
 	case <-impatient:
-		// The load goes on, and fills; Close ends it.
-		f := seat.Abide()
-		stop := context.AfterFunc(rt.cache.closing, f.CancelUnlessAwaited)
-		context.AfterFunc(f.Context(), func() { stop() })
-		return *found.value, rt.hit(ctx, key, found, info)
+		seat.LeaveRunning()
+		return r.hit(ctx)
 	}
-	if out.failed() && found.is(stale) {
-		return *found.value, rt.hit(ctx, key, found, info)
+	if result.Failed() && r.found.is(stale) {
+		return r.hit(ctx)
 	}
-	source := SourceLoaded
-	switch {
-	case out.shared:
-		source = SourceShared
-		rt.meter.note(ctx, EventShared, key, time.Since(began), nil)
-	case !seat.First():
-		source = SourceShared
-		rt.meter.note(ctx, EventCollapsed, key, time.Since(began), nil)
-	}
-	if !out.failed() {
-		info.fill(source, &out.entry, out.stored)
-	}
-	return rt.unpack(out, seat.First())
+	r.note(ctx, &result, seat.First(), time.Since(began))
+	return r.rt.unpack(r.key, &result, seat.First())
 }
 
-// Peek returns what Get would return without a load. It is ErrMiss if Get would
-// load; any other error is a negative entry's, or says that Redis could not be asked.
+// note says where the result of a load came from, after a wait.
+func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first bool, waited time.Duration) {
+	source := SourceLoaded
+	switch {
+	case result.Shared:
+		source = SourceShared
+		r.rt.meter.note(ctx, EventShared, r.key, waited, nil)
+	case !first:
+		source = SourceShared
+		r.rt.meter.note(ctx, EventCollapsed, r.key, waited, nil)
+	}
+	if !result.Failed() {
+		r.info.fill(source, &result.Header, result.Stored)
+	}
+}
+
+// Peek returns what Get would return without a load. The error is ErrMiss if Get would
+// load, and that of a negative entry if there is one. If Redis could not be asked it is
+// ErrUnavailable; besides, ErrEmptyKey, ErrClosed, and the context's.
 func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
 	}
-	found := rt.lookup(ctx, key)
+	r := read[K, V]{rt: rt, k: k, key: key}
+	r.lookup(ctx)
 	switch {
-	case found.failed != nil && ctx.Err() != nil:
+	case r.found.failed != nil && ctx.Err() != nil:
 		return zero[V](), ctx.Err()
-	case errors.Is(found.failed, mux.ErrClosed):
-		return zero[V](), ErrClosed
-	case found.failed != nil:
-		return zero[V](), fmt.Errorf("readthrough: peek %s: %w", key, found.failed)
-	case found.is(missing):
+	case r.found.failed != nil:
+		return zero[V](), failed("peek "+key, redisError(ctx, r.found.failed))
+	case r.found.is(missing):
 		rt.meter.note(ctx, EventMiss, key, 0, nil)
 		return zero[V](), ErrMiss
 	}
-	return *found.value, rt.hit(ctx, key, &found, nil)
+	return r.hit(ctx)
 }
 
-// Refresh loads the value of k now, whatever the cache holds, stores it and
-// returns it. The errors are those of Get.
+// Refresh loads the value of k now, whatever the cache holds, stores it and returns it.
+// Concurrent calls share a load that begins after they did. The errors are those of Get.
 func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
 	}
-	seat := rt.refreshed.Join(ctx, key, func(f *flight.Flight[outcome[V]]) {
-		rt.begin(f, k, run[K, V]{now: true})
-	})
+	seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: k, Key: key})
 	if seat == nil {
 		return zero[V](), ErrClosed
 	}
-	out, err := seat.Wait(ctx)
+	result, err := seat.Wait(ctx)
 	if err != nil {
 		return zero[V](), err
 	}
-	return rt.unpack(out, seat.First())
+	return rt.unpack(key, &result, seat.First())
 }
 
-// RedisKey returns the key under which the value of k is stored. It is ErrEmptyKey
+// RedisKey returns the key under which the value of k is stored. The error is ErrEmptyKey
 // if the extracted key is empty.
 func (rt *ReadThrough[K, V]) RedisKey(k K) (string, error) {
 	return joinKey(rt.namespace, rt.key(k))

@@ -108,31 +108,22 @@ func TestGet_SharesOneLoadAmongConcurrentCallers(t *testing.T) {
 
 // TestGet_AfterInvalidateNeverJoinsOlderLoad is the join rule.
 func TestGet_AfterInvalidateNeverJoinsOlderLoad(t *testing.T) {
-	for name, opts := range map[string][]readthrough.Option{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
-		t.Run(name, func(t *testing.T) {
-			cache, _ := newCache(t)
-			row := newRow("old")
-			rows := readthrough.Must(readthrough.New(cache, "row", row.load, readthrough.Int, opts...))
-			early := make(chan string)
-			go func() { v, _ := rows.Get(context.Background(), 1); early <- v }()
-			<-row.reading
-			row.Store("new")
-			require.NoError(t, rows.Invalidate(t.Context(), 1))
-			late := make(chan string)
-			go func() { v, _ := rows.Get(context.Background(), 1); late <- v }()
-			if name == "lease" {
-				require.Equal(t, "new", <-late, "not even by waiting for the older load")
-			}
-			close(row.goOn)
-			require.Equal(t, "old", <-early)
-			if name != "lease" {
-				require.Equal(t, "new", <-late)
-			}
-			v, err := rows.Get(t.Context(), 1)
-			require.NoError(t, err)
-			require.Equal(t, "new", v)
-		})
-	}
+	cache, _ := newCache(t)
+	row := newRow("old")
+	rows := readthrough.Must(readthrough.New(cache, "row", row.load, readthrough.Int))
+	early := make(chan string)
+	go func() { v, _ := rows.Get(context.Background(), 1); early <- v }()
+	<-row.reading
+	row.Store("new")
+	require.NoError(t, rows.Invalidate(t.Context(), 1))
+	late := make(chan string)
+	go func() { v, _ := rows.Get(context.Background(), 1); late <- v }()
+	require.Equal(t, "new", <-late, "not even by waiting for the older load")
+	close(row.goOn)
+	require.Equal(t, "old", <-early)
+	v, err := rows.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Equal(t, "new", v)
 }
 
 func TestGet_CancelsEachCallerAlone(t *testing.T) {

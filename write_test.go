@@ -169,29 +169,25 @@ func TestExpire_InvalidatesWithoutStaleWindow(t *testing.T) {
 }
 
 func TestExpire_RefusesFillOfOlderLoad(t *testing.T) {
-	for name, opts := range map[string][]readthrough.CacheOption{"lease": nil, "without lease": {readthrough.WithoutLease()}} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, b *bubble) {
-				db := &database{version: 1}
-				rt := b.process(t, db, opts...)
-				require.Equal(t, 1, ask(t.Context(), rt, 1).value)
-				pass(ttl)
-				db.change(func(d *database) { d.version, d.takes = 2, 2*time.Second })
-				requireValue(t, rt, 1, readthrough.SourceStale)
-				require.Len(t, db.loads(), 2, "the refresh reads version 2")
-				db.change(func(d *database) { d.version, d.takes = 3, 3*time.Second })
-				require.NoError(t, rt.Expire(t.Context(), 1))
-				requireValue(t, rt, 1, readthrough.SourceStale)
-				require.Len(t, db.loads(), 3, "the next read does not rely on the older load")
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		rt := b.process(t, db)
+		require.Equal(t, 1, ask(t.Context(), rt, 1).value)
+		pass(ttl)
+		db.change(func(d *database) { d.version, d.takes = 2, 2*time.Second })
+		requireValue(t, rt, 1, readthrough.SourceStale)
+		require.Len(t, db.loads(), 2, "the refresh reads version 2")
+		db.change(func(d *database) { d.version, d.takes = 3, 3*time.Second })
+		require.NoError(t, rt.Expire(t.Context(), 1))
+		requireValue(t, rt, 1, readthrough.SourceStale)
+		require.Len(t, db.loads(), 3, "the next read does not rely on the older load")
 
-				pass(2 * time.Second)
-				requireValue(t, rt, 1, readthrough.SourceStale)
-				require.EqualValues(t, []int64{1, 1}, []int64{rt.Stats().Fills, rt.Stats().RefusedFills})
-				pass(time.Second)
-				requireValue(t, rt, 3, readthrough.SourceHit)
-			})
-		})
-	}
+		pass(2 * time.Second)
+		requireValue(t, rt, 1, readthrough.SourceStale)
+		require.EqualValues(t, []int64{1, 1}, []int64{rt.Stats().Fills, rt.Stats().RefusedFills})
+		pass(time.Second)
+		requireValue(t, rt, 3, readthrough.SourceHit)
+	})
 }
 
 func TestExpire_TakesNegativeEntryLikeAnyOther(t *testing.T) {

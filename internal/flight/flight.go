@@ -1,12 +1,12 @@
 // Package flight collapses concurrent loads of one key within this process, like
 // x/sync/singleflight, with two differences: each caller has a context of its own
-// to leave by, and a result is shared only with those who came early enough for it.
+// to leave by, and a result is shared only with those who joined early enough for it.
 //
-// Who came early enough is what makes the cache coherent. A caller may start after
-// an invalidation, and must then not be given what was loaded before it. So the
-// one who runs a flight marks the moments that matter (the load begins, the fill
-// is sent), and finishes the flight with a result for those who had joined before
-// one of these moments. The others are carried over, together, into a new flight.
+// Who joined early enough is what makes the cache coherent. A caller may start after
+// an invalidation, and must then not be given what was loaded before it. So whoever
+// runs a flight marks the moments that matter (the load begins, the fill is sent), and
+// finishes the flight with a result for those who had joined before one of these
+// moments. The others are carried over, together, into a new flight.
 package flight
 
 import (
@@ -14,199 +14,147 @@ import (
 	"sync"
 )
 
-// Mark is a moment in the course of a flight. A larger Mark is a later moment.
+// Mark is a moment in the course of a flight. A larger Mark is a later moment. The zero
+// Mark is before every join.
 type Mark int
 
-// Everyone is later than any moment: a result for it is for all who have joined.
+// Everyone is a Mark after every join: finishing with it shares the result with all waiters.
 const Everyone = Mark(1<<31 - 1)
 
-// Group is the flights of one process, at most one of a key that can be joined.
+// Group holds the flights of one process: for each key at most one that can be joined.
+// The methods that begin flights return them: their caller must run each to its Finish.
 type Group[T any] struct {
-	// Go runs the course of a flight on a goroutine, whose end its owner awaits.
-	// It reports false, without running it, when it takes no more.
-	Go func(func()) bool
-
-	mu      sync.Mutex
-	current map[string]*Flight[T]              // those that can be joined
-	filling map[string]map[*Flight[T]]struct{} // those that have left, and not finished
+	mu       sync.Mutex
+	joinable map[string]*Flight[T]
+	running  map[*Flight[T]]struct{} // begun and not finished
+	stopped  bool
 }
-
-// Course runs a flight: it calls Finish exactly once.
-type Course[T any] func(f *Flight[T])
 
 // Flight is one load and those who wait for it.
 type Flight[T any] struct {
 	Key string
 
 	group  *Group[T]
-	ctx    context.Context
+	ctx    context.Context // of the load: its lifetime is the flight's
 	cancel context.CancelFunc
 
 	// Under the group's lock:
-	now       Mark
-	seats     []*Seat[T]
-	waiting   int           // seats not given up
-	pinned    bool          // goes on even if nobody waits
-	forgotten bool          // Forget was called
-	finished  chan struct{} // made by the first who waits for it
+	now     Mark
+	seats   []*Seat[T]
+	waiting int  // seats not given up
+	pinned  bool // goes on even if nobody waits
+	forced  bool // loads whatever is stored: some caller has asked for that
 }
 
 // Seat is one caller's place in a flight.
 type Seat[T any] struct {
 	group  *Group[T]
-	flight *Flight[T] // under the group's lock: the flight may change
+	flight *Flight[T] // under the group's lock: a seat may be carried over to another flight
 	ctx    context.Context
 	since  Mark
+	fresh  bool // its caller wants a load that begins after the join
 	gone   bool
 	first  bool
 	result chan T
 }
 
-// Join takes a seat in the flight of key, starting one that runs course if there
-// is none. It returns nil when the group takes no more.
-func (g *Group[T]) Join(ctx context.Context, key string, course Course[T]) *Seat[T] {
+// Join takes a seat in the flight of key. If there is none to be joined it begins one,
+// which it returns too.
+func (g *Group[T]) Join(ctx context.Context, key string) (seat *Seat[T], begun *Flight[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	f := g.current[key]
+	f := g.joinable[key]
 	if f == nil {
 		f = g.open(ctx, key)
-		if !g.Go(func() { course(f) }) {
-			f.close()
-			return nil
-		}
+		begun = f
 	}
-	return g.seat(ctx, f)
+	return f.seat(ctx, false), begun
 }
 
-// JoinMany takes a seat in the flight of each key. For those that have none, it
-// starts flights, which course is handed together and must see to the end of. It
-// returns nil when the group takes no more.
-func (g *Group[T]) JoinMany(ctx context.Context, keys []string, course func(begun []*Flight[T])) []*Seat[T] {
+// JoinFresh takes a seat in a flight of key that loads whatever is stored, and whose
+// result is the caller's only if the load begins from now on. A flight that would be
+// content with a stored value goes on without newcomers: another takes its place.
+func (g *Group[T]) JoinFresh(ctx context.Context, key string) (seat *Seat[T], begun *Flight[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	seats := make([]*Seat[T], len(keys))
-	var begun []*Flight[T]
+	f := g.joinable[key]
+	if f == nil || !f.forced {
+		f = g.open(ctx, key)
+		f.forced = true
+		begun = f
+	}
+	return f.seat(ctx, true), begun
+}
+
+// JoinMany is Join for several keys, without a gap in which others could come between.
+func (g *Group[T]) JoinMany(ctx context.Context, keys []string) (seats []*Seat[T], begun []*Flight[T]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seats = make([]*Seat[T], len(keys))
 	for i, key := range keys {
-		f := g.current[key]
+		f := g.joinable[key]
 		if f == nil {
 			f = g.open(ctx, key)
 			begun = append(begun, f)
 		}
-		seats[i] = g.seat(ctx, f)
+		seats[i] = f.seat(ctx, false)
 	}
-	if len(begun) > 0 && !g.run(begun, course) {
-		for _, s := range seats {
-			s.leave()
-		}
-		return nil
-	}
-	return seats
+	return seats, begun
 }
 
-// seat takes a seat in f. The lock is held.
-func (g *Group[T]) seat(ctx context.Context, f *Flight[T]) *Seat[T] {
-	s := &Seat[T]{group: g, ctx: ctx, result: make(chan T, 1)}
-	f.take(s)
-	return s
-}
-
-// Start begins flights of those keys that have none, which go on without callers,
-// and runs course, which must see to the end of them. It reports whether there is
-// any to run.
-func (g *Group[T]) Start(ctx context.Context, keys []string, course func(begun []*Flight[T])) bool {
+// Start begins flights of those keys that have none, and returns them. They go on
+// without callers, until Stop.
+func (g *Group[T]) Start(ctx context.Context, keys ...string) (begun []*Flight[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var begun []*Flight[T]
 	for _, key := range keys {
-		if g.current[key] == nil {
+		if g.joinable[key] == nil {
 			f := g.open(ctx, key)
 			f.pinned = true
 			begun = append(begun, f)
 		}
 	}
-	return len(begun) > 0 && g.run(begun, course)
+	return begun
 }
 
-// run runs course in the flights just opened, or closes them if the group takes
-// no more. The lock is held, so the course waits for it at its first step.
-func (g *Group[T]) run(begun []*Flight[T], course func([]*Flight[T])) bool {
-	if g.Go(func() { course(begun) }) {
-		return true
-	}
-	for _, f := range begun {
-		f.close()
-	}
-	return false
-}
-
-// Forget keeps newcomers from joining the flight of key: they start another. The
-// returned channels are closed when those flights end whose fill is under way
-// already, so that what comes next can be put behind it.
-func (g *Group[T]) Forget(key string) (fills []<-chan struct{}) {
+// Forget keeps newcomers from joining the flight of key: they begin another.
+func (g *Group[T]) Forget(key string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if f := g.current[key]; f != nil {
-		f.forgotten = true
-		delete(g.current, key)
-	}
-	for f := range g.filling[key] {
-		f.forgotten = true
-		if f.finished == nil {
-			f.finished = make(chan struct{})
-		}
-		fills = append(fills, f.finished)
-	}
-	return fills
+	delete(g.joinable, key)
 }
 
+// Stop cancels the flights that nobody waits for, now and whenever the last caller of
+// another leaves: those too that would else go on without callers.
+func (g *Group[T]) Stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stopped = true
+	for f := range g.running {
+		f.cancelUnlessAwaited()
+	}
+}
+
+// open begins a flight that can be joined. The lock is held.
 func (g *Group[T]) open(ctx context.Context, key string) *Flight[T] {
 	f := &Flight[T]{Key: key, group: g}
 	// The first caller's values serve tracing; its deadline is its own affair.
 	f.ctx, f.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if g.current == nil {
-		g.current = make(map[string]*Flight[T])
-		g.filling = make(map[string]map[*Flight[T]]struct{})
+	if g.joinable == nil {
+		g.joinable = make(map[string]*Flight[T])
+		g.running = make(map[*Flight[T]]struct{})
 	}
-	g.current[key] = f
+	g.joinable[key] = f
+	g.running[f] = struct{}{}
 	return f
-}
-
-// unlist keeps f from being joined. The lock is held.
-func (f *Flight[T]) unlist() {
-	if f.group.current[f.Key] == f {
-		delete(f.group.current, f.Key)
-	}
-}
-
-// close takes f out of the group. The lock is held.
-func (f *Flight[T]) close() {
-	f.cancel()
-	f.unlist()
-	if fs := f.group.filling[f.Key]; fs != nil {
-		delete(fs, f)
-		if len(fs) == 0 {
-			delete(f.group.filling, f.Key)
-		}
-	}
-	if f.finished != nil {
-		close(f.finished)
-	}
 }
 
 // Context is the load's: it has the first caller's values, no deadline, and ends
 // when every caller has gone.
 func (f *Flight[T]) Context() context.Context { return f.ctx }
 
-// CancelUnlessAwaited ends the flight's context, and keeps newcomers away, unless
-// somebody waits for the result.
-func (f *Flight[T]) CancelUnlessAwaited() {
-	f.group.mu.Lock()
-	defer f.group.mu.Unlock()
-	if f.waiting == 0 {
-		f.cancel()
-		f.unlist()
-	}
-}
+// Forced reports whether some caller wants a load whatever is stored.
+func (f *Flight[T]) Forced() bool { return f.forced }
 
 // Mark returns this moment. Those who join from now on have joined after it.
 func (f *Flight[T]) Mark() Mark {
@@ -217,54 +165,79 @@ func (f *Flight[T]) Mark() Mark {
 }
 
 // Leave is Mark, after which nobody can join any more: whoever comes later may
-// start after an invalidation that the fill about to be sent knows nothing of. It
-// reports whether the flight was forgotten before: then it must not fill.
-func (f *Flight[T]) Leave() (mark Mark, forgotten bool) {
-	g := f.group
-	g.mu.Lock()
-	defer g.mu.Unlock()
+// start after an invalidation that the fill about to be sent knows nothing of.
+func (f *Flight[T]) Leave() Mark {
+	f.group.mu.Lock()
+	defer f.group.mu.Unlock()
 	f.now++
 	f.unlist()
-	if g.filling[f.Key] == nil {
-		g.filling[f.Key] = make(map[*Flight[T]]struct{})
-	}
-	g.filling[f.Key][f] = struct{}{}
-	return f.now, f.forgotten
+	return f.now
 }
 
-// Finish gives result to those who had joined before the given Mark, and carries
-// the others into the flight that the key has by then, or into a new one. That one
-// it hands to again, which must see to it that it is run, and need not wait for it.
-func (f *Flight[T]) Finish(result T, before Mark, again func(successor *Flight[T])) {
-	if successor := f.handOut(result, before); successor != nil {
-		again(successor)
-	}
-}
-
-// handOut does what Finish does, but for running the new flight.
-func (f *Flight[T]) handOut(result T, before Mark) (successor *Flight[T]) {
+// Finish gives result to those who had joined before the given Mark, of whom those who
+// wanted a load of their own must have joined before began too, the Mark of the load's
+// beginning. The others are carried over into the flight that the key has by then, or
+// into a new one, which is returned for the caller to run.
+func (f *Flight[T]) Finish(result T, before, began Mark) (successor *Flight[T]) {
 	g := f.group
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f.close()
-	var next *Flight[T]
+	var late []*Seat[T]
+	fresh := false
 	for _, s := range f.seats {
 		switch {
 		case s.gone:
-		case s.since < before:
+		case s.since < before && (!s.fresh || s.since < began):
 			s.result <- result
 		default:
-			if next == nil {
-				next = g.current[f.Key]
-			}
-			if next == nil {
-				next = g.open(s.ctx, f.Key)
-				successor = next
-			}
-			next.take(s)
+			late = append(late, s)
+			fresh = fresh || s.fresh
 		}
 	}
+	if len(late) == 0 {
+		return nil
+	}
+	next := g.joinable[f.Key]
+	if next == nil || fresh && !next.forced {
+		next = g.open(late[0].ctx, f.Key)
+		next.forced = fresh
+		successor = next
+	}
+	for _, s := range late {
+		next.take(s)
+	}
 	return successor
+}
+
+// close takes f out of the group. The lock is held.
+func (f *Flight[T]) close() {
+	f.cancel()
+	f.unlist()
+	delete(f.group.running, f)
+}
+
+// unlist keeps f from being joined. The lock is held.
+func (f *Flight[T]) unlist() {
+	if f.group.joinable[f.Key] == f {
+		delete(f.group.joinable, f.Key)
+	}
+}
+
+// cancelUnlessAwaited ends the load's context if nobody waits for the load, and keeps
+// newcomers away from it. The lock is held.
+func (f *Flight[T]) cancelUnlessAwaited() {
+	if f.waiting == 0 {
+		f.cancel()
+		f.unlist()
+	}
+}
+
+// seat gives a caller who has just come a seat. The lock is held.
+func (f *Flight[T]) seat(ctx context.Context, fresh bool) *Seat[T] {
+	s := &Seat[T]{group: f.group, ctx: ctx, fresh: fresh, result: make(chan T, 1)}
+	f.take(s)
+	return s
 }
 
 // take gives s a seat in f: a caller who has just come, or one carried over from an
@@ -276,7 +249,7 @@ func (f *Flight[T]) take(s *Seat[T]) {
 }
 
 // Wait returns the result that the seat was given, or the context's error if that
-// ends first. The last to go takes the flight's context with it.
+// ends first. The last to leave ends the load's context.
 func (s *Seat[T]) Wait(ctx context.Context) (T, error) {
 	select {
 	case result := <-s.result:
@@ -296,33 +269,23 @@ func (s *Seat[T]) Result() <-chan T { return s.result }
 func (s *Seat[T]) First() bool { return s.first }
 
 // Leave gives the seat up.
-func (s *Seat[T]) Leave() {
+func (s *Seat[T]) Leave() { s.leave(false) }
+
+// LeaveRunning gives the seat up without ending the flight, which goes on without
+// callers, until Stop.
+func (s *Seat[T]) LeaveRunning() { s.leave(true) }
+
+func (s *Seat[T]) leave(running bool) {
 	s.group.mu.Lock()
 	defer s.group.mu.Unlock()
-	s.leave()
-}
-
-// leave is Leave with the lock held.
-func (s *Seat[T]) leave() {
 	if s.gone {
 		return
 	}
 	s.gone = true
 	f := s.flight
+	f.pinned = f.pinned || running
 	f.waiting--
-	if f.waiting == 0 && !f.pinned {
-		// Nobody must join a load that is being cancelled.
-		f.cancel()
-		f.unlist()
+	if !f.pinned || s.group.stopped {
+		f.cancelUnlessAwaited() // nobody must join a load that is being cancelled
 	}
-}
-
-// Abide gives the seat up without ending the flight, which it returns: that goes on
-// without callers.
-func (s *Seat[T]) Abide() *Flight[T] {
-	s.group.mu.Lock()
-	defer s.group.mu.Unlock()
-	s.flight.pinned = true
-	s.leave()
-	return s.flight
 }

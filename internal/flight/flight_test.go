@@ -10,147 +10,167 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newGroup() *Group[string] {
-	return &Group[string]{Go: func(f func()) bool { go f(); return true }}
+// join is Join of a caller who expects to begin a flight, or not to.
+func join(t *testing.T, g *Group[string], key string, begins bool) (*Seat[string], *Flight[string]) {
+	t.Helper()
+	seat, begun := g.Join(t.Context(), key)
+	require.Equal(t, begins, begun != nil)
+	return seat, begun
 }
 
-func unexpected(*Flight[string]) { panic("no successor was expected") }
-
-func TestThoseWhoJoinedInTimeShareTheResultAndTheOthersStartOverTogether(t *testing.T) {
-	g, ctx := newGroup(), t.Context()
-	running, goOn := make(chan *Flight[string]), make(chan struct{})
-	early := g.Join(ctx, "k", func(f *Flight[string]) {
-		began := f.Mark()
-		running <- f
-		<-goOn
-		f.Finish("old", began, func(f *Flight[string]) { f.Finish("new", f.Mark(), unexpected) })
-	})
-	<-running
-	late, later := g.Join(ctx, "k", unexpected), g.Join(ctx, "k", unexpected)
-	close(goOn)
-	for seat, want := range map[*Seat[string]]string{early: "old", late: "new", later: "new"} {
-		got, err := seat.Wait(ctx)
-		require.NoError(t, err)
+// requireResult says what a seat must have been given by now.
+func requireResult(t *testing.T, seat *Seat[string], want string) {
+	t.Helper()
+	select {
+	case got := <-seat.Result():
 		require.Equal(t, want, got)
+	default:
+		t.Fatalf("no result, where %q is wanted", want)
 	}
+}
+
+func TestFinish_SharesResultWithThoseInTimeAndCarriesOthersOver(t *testing.T) {
+	g := new(Group[string])
+	early, f := join(t, g, "k", true)
+	began := f.Mark()
+	late, _ := join(t, g, "k", false)
+	later, _ := join(t, g, "k", false)
+	next := f.Finish("old", began, began)
+	require.NotNil(t, next, "those who were late start over")
+	require.Nil(t, next.Finish("new", next.Mark(), Everyone))
+	requireResult(t, early, "old")
+	requireResult(t, late, "new")
+	requireResult(t, later, "new")
 	require.True(t, early.First())
 	require.NotEqual(t, late.First(), later.First(), "one of them is the first of the second flight")
+	require.Empty(t, g.running)
 }
 
-func TestNobodyJoinsAFlightThatHasLeft(t *testing.T) {
-	g, ctx := newGroup(), t.Context()
-	left, goOn := make(chan struct{}), make(chan struct{})
-	first := g.Join(ctx, "k", func(f *Flight[string]) {
-		sent, forgotten := f.Leave()
-		if forgotten {
-			panic("not forgotten yet")
-		}
-		close(left)
-		<-goOn
-		g.mu.Lock()
-		forgotten = f.forgotten
-		g.mu.Unlock()
-		if !forgotten {
-			panic("forgotten by now")
-		}
-		f.Finish("first", sent, unexpected)
-	})
-	<-left
-	second := g.Join(ctx, "k", func(f *Flight[string]) { f.Finish("second", Everyone, unexpected) })
-	got, err := second.Wait(ctx)
-	require.NoError(t, err)
-	require.Equal(t, "second", got)
-	fills := g.Forget("k")
-	require.Len(t, fills, 1)
-	close(goOn)
-	<-fills[0]
-	got, err = first.Wait(ctx)
-	require.NoError(t, err)
-	require.Equal(t, "first", got)
-	require.Empty(t, g.Forget("k"))
+func TestFinish_CarriesOverIntoFlightThatThereIs(t *testing.T) {
+	g := new(Group[string])
+	_, f := join(t, g, "k", true)
+	began := f.Mark()
+	late, _ := join(t, g, "k", false)
+	g.Forget("k")
+	_, other := join(t, g, "k", true)
+	require.Nil(t, f.Finish("old", began, began))
+	require.Nil(t, other.Finish("other", Everyone, Everyone))
+	requireResult(t, late, "other")
 }
 
-func TestTheLastCallerToLeaveCancelsTheLoad(t *testing.T) {
-	g := newGroup()
+func TestLeave_KeepsNewcomersAway(t *testing.T) {
+	g := new(Group[string])
+	first, f := join(t, g, "k", true)
+	sent := f.Leave()
+	second, other := join(t, g, "k", true)
+	require.Nil(t, other.Finish("second", Everyone, Everyone))
+	requireResult(t, second, "second")
+	require.Nil(t, f.Finish("first", sent, sent))
+	requireResult(t, first, "first")
+}
+
+func TestJoinFresh_SharesLoadsThatBeginLater(t *testing.T) {
+	g := new(Group[string])
+	reader, content := join(t, g, "k", true)
+	one, forced := g.JoinFresh(t.Context(), "k")
+	require.NotNil(t, forced, "a flight that is content with a stored value does not do")
+	require.True(t, forced.Forced())
+	require.False(t, content.Forced())
+	two, begun := g.JoinFresh(t.Context(), "k")
+	require.Nil(t, begun)
+	began := forced.Mark()
+	get, _ := join(t, g, "k", false)
+	late, begun := g.JoinFresh(t.Context(), "k")
+	require.Nil(t, begun)
+	sent := forced.Leave()
+
+	next := forced.Finish("loaded", sent, began)
+	requireResult(t, one, "loaded")
+	requireResult(t, two, "loaded")
+	requireResult(t, get, "loaded")
+	require.NotNil(t, next)
+	require.True(t, next.Forced(), "it is for a caller who wants a load")
+	require.Nil(t, next.Finish("again", Everyone, Everyone))
+	requireResult(t, late, "again")
+	require.Nil(t, content.Finish("stored", Everyone, 0))
+	requireResult(t, reader, "stored")
+}
+
+func TestFinish_GivesFreshSeatsFlightsThatLoad(t *testing.T) {
+	g := new(Group[string])
+	_, f := g.JoinFresh(t.Context(), "k")
+	began := f.Mark()
+	late, _ := g.JoinFresh(t.Context(), "k")
+	g.Forget("k")
+	_, content := join(t, g, "k", true)
+	next := f.Finish("old", Everyone, began)
+	require.NotNil(t, next, "the flight that there is is content with a stored value")
+	require.True(t, next.Forced())
+	require.Nil(t, content.Finish("stored", Everyone, Everyone))
+	require.Nil(t, next.Finish("new", Everyone, Everyone))
+	requireResult(t, late, "new")
+}
+
+func TestSeat_LastToLeaveCancelsLoad(t *testing.T) {
+	g := new(Group[string])
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	course := func(f *Flight[string]) {
-		<-f.Context().Done()
-		f.Finish("", Everyone, unexpected)
-		close(ended)
-	}
-	one, two := g.Join(ctx, "k", course), g.Join(t.Context(), "k", unexpected)
+	one, f := join(t, g, "k", true)
+	two, _ := join(t, g, "k", false)
 	cancel()
 	_, err := one.Wait(ctx)
 	require.ErrorIs(t, err, context.Canceled)
-	select {
-	case <-ended:
-		t.Fatal("another still waits")
-	default:
-	}
+	require.NoError(t, f.Context().Err(), "another still waits")
 	two.Leave()
 	two.Leave() // again is nothing
-	<-ended
-	third := g.Join(t.Context(), "k", func(f *Flight[string]) { f.Finish("fresh", Everyone, unexpected) })
+	require.ErrorIs(t, f.Context().Err(), context.Canceled)
+	third, fresh := join(t, g, "k", true) // nobody joins a load that was cancelled
+	require.Nil(t, f.Finish("", Everyone, Everyone))
+	require.Nil(t, fresh.Finish("fresh", Everyone, Everyone))
 	got, err := third.Wait(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, "fresh", got, "nobody joins a load that was cancelled")
+	require.Equal(t, "fresh", got)
 }
 
-func TestAStartedOrAbidedFlightGoesOnWithoutCallers(t *testing.T) {
-	g := newGroup()
-	goOn, ended := make(chan struct{}), make(chan error, 2)
-	course := func(f *Flight[string]) {
-		<-goOn
-		ended <- f.Context().Err()
-		f.Finish("", Everyone, unexpected)
+func TestStart_GoesOnWithoutCallersUntilStop(t *testing.T) {
+	g := new(Group[string])
+	begun := g.Start(t.Context(), "k", "l")
+	require.Len(t, begun, 2)
+	require.Empty(t, g.Start(t.Context(), "k"), "there is one")
+	visitor, _ := join(t, g, "k", false)
+	visitor.Leave()
+	impatient, other := join(t, g, "other", true)
+	impatient.LeaveRunning()
+	stays, awaited := join(t, g, "awaited", true)
+	flights := append(begun, other, awaited)
+	for _, f := range flights {
+		require.NoError(t, f.Context().Err(), f.Key)
 	}
-	require.True(t, g.Start(t.Context(), []string{"k"}, func(begun []*Flight[string]) { course(begun[0]) }))
-	require.False(t, g.Start(t.Context(), []string{"k"}, noneBegun), "there is one")
-	g.Join(t.Context(), "k", unexpected).Leave()
-	g.Join(t.Context(), "other", course).Abide()
-	close(goOn)
-	require.NoError(t, <-ended)
-	require.NoError(t, <-ended)
-}
-
-func TestAGroupThatTakesNoMoreSaysSo(t *testing.T) {
-	g := &Group[string]{Go: func(func()) bool { return false }}
-	require.Nil(t, g.Join(t.Context(), "k", unexpected))
-	require.Nil(t, g.JoinMany(t.Context(), []string{"k", "l"}, noneBegun))
-	require.False(t, g.Start(t.Context(), []string{"k"}, noneBegun))
-	require.Empty(t, g.current)
-}
-
-func noneBegun([]*Flight[string]) { panic("no flight was to begin") }
-
-func TestManyJoinWhatThereIsAndBeginTheRestTogether(t *testing.T) {
-	g := newGroup()
-	goOn := make(chan struct{})
-	course := func(f *Flight[string]) {
-		<-goOn
-		f.Finish("old "+f.Key, Everyone, unexpected)
+	g.Forget("l") // is stopped all the same
+	g.Stop()
+	for _, f := range flights[:3] {
+		require.Error(t, f.Context().Err(), f.Key)
 	}
-	seat := g.Join(t.Context(), "b", course)
-	var began []string
-	seats := g.JoinMany(t.Context(), []string{"a", "b", "c", "a"}, func(begun []*Flight[string]) {
-		<-goOn
-		for _, f := range begun {
-			began = append(began, f.Key)
-			f.Finish("new "+f.Key, Everyone, unexpected)
-		}
-	})
+	require.NoError(t, awaited.Context().Err(), "somebody waits for it")
+	stays.LeaveRunning()
+	require.Error(t, awaited.Context().Err(), "until then")
+}
+
+func TestJoinMany_JoinsWhatThereIsAndBeginsRestTogether(t *testing.T) {
+	g := new(Group[string])
+	seat, b := join(t, g, "b", true)
+	seats, begun := g.JoinMany(t.Context(), []string{"a", "b", "c", "a"})
 	require.Len(t, seats, 4)
-	close(goOn)
-	for i, want := range []string{"new a", "old b", "new c", "new a"} {
-		got, err := seats[i].Wait(t.Context())
-		require.NoError(t, err)
-		require.Equal(t, want, got)
+	require.Len(t, begun, 2)
+	require.Equal(t, "a", begun[0].Key)
+	require.Equal(t, "c", begun[1].Key)
+	for _, f := range begun {
+		require.Nil(t, f.Finish("new "+f.Key, Everyone, Everyone))
 	}
-	require.Equal(t, []string{"a", "c"}, began)
-	got, err := seat.Wait(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, "old b", got)
+	require.Nil(t, b.Finish("old b", Everyone, Everyone))
+	for i, want := range []string{"new a", "old b", "new c", "new a"} {
+		requireResult(t, seats[i], want)
+	}
+	requireResult(t, seat, "old b")
 	require.True(t, seats[0].First())
 	require.False(t, seats[3].First())
 }

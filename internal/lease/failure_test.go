@@ -25,7 +25,6 @@ func TestAFullRedisIsAnError(t *testing.T) {
 		"steal":   s.Steal(ctx, key, "thief", ttl),
 		"fill":    second(s.Fill(ctx, key, "token", []byte("entry"), ttl)),
 		"set":     s.Set(ctx, key, []byte("entry"), ttl),
-		"put":     s.Put(ctx, key, []byte("entry"), ttl),
 	} {
 		require.Error(t, err, name)
 		require.True(t, redis.HasErrorPrefix(err, "OOM"), "%s: %v", name, err)
@@ -59,9 +58,6 @@ var calls = map[string]struct {
 	}},
 	"set without lease": {false, func(ctx context.Context, s single) (any, error) {
 		return nil, s.Set(ctx, "{"+key, []byte("entry"), ttl)
-	}},
-	"put": {false, func(ctx context.Context, s single) (any, error) {
-		return nil, s.Put(ctx, key, []byte("entry"), ttl)
 	}},
 	"invalidate": {false, func(ctx context.Context, s single) (any, error) {
 		_, err := s.Invalidate(ctx, key)
@@ -162,12 +158,6 @@ func TestTTLsAreWholeMillisecondsAndAtLeastOne(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, []any{"set", own, "token", "nx", "px", want}, wire.sent[0][0].Args())
 
-			require.NoError(t, s.Put(ctx, key, []byte("entry"), given))
-			if want == 0 {
-				require.Equal(t, []any{"set", key, []byte("entry")}, wire.last())
-			} else {
-				require.Equal(t, []any{"set", key, []byte("entry"), "px", want}, wire.last())
-			}
 			_, _ = s.Fill(ctx, key, "token", []byte("entry"), given) // there is no reply to read a number from
 			require.Equal(t, want, lastInt(t, wire))
 			_ = s.Set(ctx, key, []byte("entry"), given)

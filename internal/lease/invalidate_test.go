@@ -154,20 +154,6 @@ func TestInvalidateSaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
 	require.Equal(t, manyKeys(2050), keys, "the caller's slice is the caller's")
 }
 
-func TestKeysErrorNamesKeysAndWrapsTheCause(t *testing.T) {
-	for n, want := range map[int]string{
-		1:  "app:user:0: connection lost",
-		3:  "app:user:0, app:user:1, app:user:2: connection lost",
-		10: strings.Join(manyKeys(10), ", ") + ": connection lost",
-		11: strings.Join(manyKeys(10), ", ") + " and 1 more: connection lost",
-		42: strings.Join(manyKeys(10), ", ") + " and 32 more: connection lost",
-	} {
-		err := lease.KeysError(manyKeys(n), errLost)
-		require.EqualError(t, err, want)
-		require.ErrorIs(t, err, errLost)
-	}
-}
-
 func TestTokensAreUnique(t *testing.T) {
 	const n = 1000
 	seen := make(map[string]bool, n)

@@ -12,7 +12,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -209,17 +208,6 @@ func failures(outcomes []Outcome, key func(int) string) (left []string, err erro
 	return left, err
 }
 
-// Put is Set for those who do without leases: it leaves them alone. An Outcome is
-// Kept if the entry was stored.
-func (s *Store) Put(ctx context.Context, items ...Item) []Outcome {
-	return sendEach(ctx, s.redis.Do, items, func(item Item) redis.Cmder {
-		if item.TTL > 0 {
-			return redis.NewStatusCmd(ctx, "set", item.Key, item.Entry, "px", millis(item.TTL))
-		}
-		return redis.NewStatusCmd(ctx, "set", item.Key, item.Entry)
-	})
-}
-
 // Invalidate deletes the entries at keys and their leases, so that no load that
 // began before can be stored. The keys in left may still have their entry.
 func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, err error) {
@@ -274,13 +262,4 @@ func millis(d time.Duration) int64 {
 		return 0
 	}
 	return max(1, d.Milliseconds())
-}
-
-// KeysError names the keys of a call that may have failed for some of them.
-func KeysError(keys []string, err error) error {
-	const named = 10
-	if len(keys) > named {
-		return fmt.Errorf("%s and %d more: %w", strings.Join(keys[:named], ", "), len(keys)-named, err)
-	}
-	return fmt.Errorf("%s: %w", strings.Join(keys, ", "), err)
 }

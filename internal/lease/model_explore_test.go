@@ -12,16 +12,18 @@ import (
 
 // scenario is who there is, and what may go wrong how often.
 type scenario struct {
-	callers  string // the process of each: A, or B which may crash
-	writers  string
-	sets     int  // the writer who calls Set, counted from one: the others Invalidate
-	oneByOne bool // a writer begins when the one before it has ended
-	polls    int8 // how often a flight asks again before it must stop waiting
+	callers   string // the process of each: A, or B which may crash; a and b call Refresh
+	writers   string
+	refresher bool // a read of A has its entry refreshed in the background
+	sets      int  // the writer who calls Set, counted from one: the others Invalidate
+	oneByOne  bool // a writer begins when the one before it has ended
+	polls     int8 // how often a flight asks again before it must stop waiting
 
 	leaseExpiries, entryExpiries, lostAnswers, unstorable, crashes uint8
 }
 
-func (s *scenario) callerIn(i int) uint8 { return s.callers[i] - 'A' }
+func (s *scenario) callerIn(i int) uint8 { return (s.callers[i] - 'A') & 1 }
+func (s *scenario) refreshes(i int) bool { return i < len(s.callers) && s.callers[i] >= 'a' }
 func (s *scenario) writerIn(i int) uint8 { return s.writers[i] - 'A' }
 
 func (s *scenario) start() world {
@@ -202,7 +204,9 @@ func (m *model) describe(w *world, a action) string {
 	switch a.kind {
 	case callerGoesOn, callerLosesAnswer:
 		what := "joins"
-		if w.callers[a.i].at == notStarted {
+		if m.refreshes(int(a.i)) {
+			what = "refreshes"
+		} else if w.callers[a.i].at == notStarted {
 			what = map[actionKind]string{callerGoesOn: "starts with a GET", callerLosesAnswer: "starts, its GET fails"}[a.kind]
 		}
 		return fmt.Sprintf("%c: caller %d %s", m.callers[a.i], a.i+1, what)
@@ -210,6 +214,8 @@ func (m *model) describe(w *world, a action) string {
 		return fmt.Sprintf("%c: writer %d: %s", m.writers[a.i], a.i+1, [...]string{
 			idle: "the database changes", wrote: "Redis changes", halfDeleted: "Redis changes again", deleted: "its call returns",
 		}[w.writers[a.i].at])
+	case refresherGoesOn:
+		return "A: a read goes on to refresh what it finds"
 	case orphanArrives:
 		return fmt.Sprintf("Redis does a command left to itself, %+v", w.orphans[a.i])
 	case leaseExpires:

@@ -16,7 +16,7 @@ import (
 
 const (
 	callers   = 3 // in all processes
-	maxFlying = 2 // flights of one process at a time: no process has more callers
+	maxFlying = 3 // flights of one process at a time
 	nobody    = -1
 	everyone  = 127 // flight.Everyone
 )
@@ -25,12 +25,14 @@ const (
 type seating struct {
 	current int8 // the flight that can be joined, counted from one
 	flights [maxFlying]struct {
-		open bool
-		now  int8
+		open   bool
+		forced bool
+		now    int8
 	}
 	seats [callers]struct {
 		flight int8 // counted from one
 		since  int8
+		fresh  bool
 	}
 }
 
@@ -38,6 +40,8 @@ type verb uint8
 
 const (
 	join verb = iota
+	joinFresh
+	start
 	mark
 	leave
 	finish
@@ -46,14 +50,15 @@ const (
 
 // operation is a call of one method of a Group.
 type operation struct {
-	verb   verb
-	who    int8 // the caller who joins, or else the flight
-	before int8 // of finish
+	verb          verb
+	who           int8 // the caller who joins, or else the flight
+	before, began int8 // of finish
 }
 
 // answer is all that a Group lets its caller see.
 type answer struct {
 	opened int8          // the flight that was begun, or nobody
+	forced bool          // the one that was begun
 	mark   int8          // of mark and leave
 	given  [callers]bool // who was given the result, by finish
 }
@@ -61,40 +66,64 @@ type answer struct {
 func (s *seating) do(o operation) answer {
 	a := answer{opened: nobody}
 	switch o.verb {
-	case join:
+	case join, start:
 		if s.current == 0 {
 			a.opened = s.begin()
 		}
-		s.take(o.who)
+		if o.verb == join {
+			s.take(o.who, s.current)
+		}
+	case joinFresh:
+		if s.current == 0 || !s.flights[s.current-1].forced {
+			a.opened = s.begin()
+			s.flights[a.opened].forced = true
+		}
+		s.seats[o.who].fresh = true
+		s.take(o.who, s.current)
 	case mark, leave:
 		f := &s.flights[o.who]
 		f.now++
 		a.mark = f.now
-		if o.verb == leave && s.current == o.who+1 {
-			s.current = 0
+		if o.verb == leave {
+			s.unlist(o.who)
 		}
 	case finish:
-		if s.current == o.who+1 {
-			s.current = 0
-		}
-		s.flights[o.who].open, s.flights[o.who].now = false, 0
-		for c, seat := range s.seats {
-			switch {
-			case seat.flight != o.who+1:
-				continue
-			case seat.since < o.before:
-				a.given[c] = true
-				s.seats[c].flight, s.seats[c].since = 0, 0
-				continue
-			case s.current == 0:
-				a.opened = s.begin()
-			}
-			s.take(int8(c))
-		}
+		a.opened = s.finish(o, &a.given)
 	case forget:
 		s.current = 0
 	}
+	if a.opened != nobody {
+		a.forced = s.flights[a.opened].forced
+	}
 	return a
+}
+
+// finish does what Flight.Finish does, and returns the successor.
+func (s *seating) finish(o operation, given *[callers]bool) (successor int8) {
+	successor = nobody
+	s.unlist(o.who)
+	s.flights[o.who].open, s.flights[o.who].forced, s.flights[o.who].now = false, false, 0
+	var late []int8
+	fresh := false
+	for c, seat := range s.seats {
+		switch {
+		case seat.flight != o.who+1:
+		case seat.since < o.before && (!seat.fresh || seat.since < o.began):
+			given[c] = true
+			s.seats[c].flight, s.seats[c].since, s.seats[c].fresh = 0, 0, false
+		default:
+			late = append(late, int8(c))
+			fresh = fresh || seat.fresh
+		}
+	}
+	if len(late) > 0 && (s.current == 0 || fresh && !s.flights[s.current-1].forced) {
+		successor = s.begin()
+		s.flights[successor].forced = fresh
+	}
+	for _, c := range late {
+		s.take(c, s.current)
+	}
+	return successor
 }
 
 func (s *seating) begin() int8 {
@@ -108,51 +137,66 @@ func (s *seating) begin() int8 {
 	panic("more flights at a time than maxFlying")
 }
 
-func (s *seating) take(caller int8) {
-	s.seats[caller].flight, s.seats[caller].since = s.current, s.flights[s.current-1].now
+func (s *seating) full() bool {
+	for _, f := range s.flights {
+		if !f.open {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *seating) unlist(f int8) {
+	if s.current == f+1 {
+		s.current = 0
+	}
+}
+
+func (s *seating) take(caller, flight int8) {
+	s.seats[caller].flight, s.seats[caller].since = flight, s.flights[flight-1].now
 }
 
 // realGroup is a flight.Group whose flights are run by nobody: the test calls what
-// their course would call.
+// the engine would call.
 type realGroup struct {
 	flight.Group[struct{}]
 	flights [maxFlying]*flight.Flight[struct{}]
 	seats   [callers]*flight.Seat[struct{}]
 }
 
-func newRealGroup() *realGroup {
-	g := new(realGroup)
-	g.Go = func(course func()) bool { course(); return true }
-	return g
-}
-
 func (g *realGroup) do(o operation) answer {
 	a := answer{opened: nobody}
-	course := func(f *flight.Flight[struct{}]) {
+	begun := func(f *flight.Flight[struct{}]) {
+		if f == nil {
+			return
+		}
 		for i := range g.flights {
 			if g.flights[i] == nil {
-				g.flights[i], a.opened = f, int8(i)
+				g.flights[i], a.opened, a.forced = f, int8(i), f.Forced()
 				return
 			}
 		}
 		panic("more flights at a time than maxFlying")
 	}
-	switch o.verb {
+	var f *flight.Flight[struct{}]
+	switch ctx := context.Background(); o.verb {
 	case join:
-		g.seats[o.who] = g.Join(context.Background(), "key", course)
+		g.seats[o.who], f = g.Join(ctx, "key")
+		begun(f)
+	case joinFresh:
+		g.seats[o.who], f = g.JoinFresh(ctx, "key")
+		begun(f)
+	case start:
+		for _, f := range g.Start(ctx, "key") {
+			begun(f)
+		}
 	case mark:
 		a.mark = int8(g.flights[o.who].Mark())
 	case leave:
-		m, _ := g.flights[o.who].Leave()
-		a.mark = int8(m)
+		a.mark = int8(g.flights[o.who].Leave())
 	case finish:
-		before := flight.Mark(o.before)
-		if o.before == everyone {
-			before = flight.Everyone
-		}
-		f := g.flights[o.who]
-		g.flights[o.who] = nil
-		f.Finish(struct{}{}, before, course)
+		f, g.flights[o.who] = g.flights[o.who], nil
+		begun(f.Finish(struct{}{}, realMark(o.before), realMark(o.began)))
 		for c, seat := range g.seats {
 			if seat == nil {
 				continue
@@ -167,6 +211,13 @@ func (g *realGroup) do(o operation) answer {
 		g.Forget("key")
 	}
 	return a
+}
+
+func realMark(mark int8) flight.Mark {
+	if mark == everyone {
+		return flight.Everyone
+	}
+	return flight.Mark(mark)
 }
 
 // conformance has a real Group do whatever a seating is asked to do for the first time.
@@ -194,7 +245,7 @@ func (c *conformance) do(s *seating, o operation) answer {
 	}
 	c.tried[before] = struct{}{}
 	history := c.history[before.seating]
-	real := newRealGroup()
+	real := new(realGroup)
 	for _, earlier := range history {
 		real.do(earlier)
 	}
@@ -207,10 +258,14 @@ func (c *conformance) do(s *seating, o operation) answer {
 
 // possible calls try with each operation that may come next.
 func (s *seating) possible(try func(operation)) {
-	for c := range s.seats[:maxFlying] {
-		if s.seats[c].flight == 0 {
+	for c := range s.seats[:2] {
+		if s.seats[c].flight == 0 && !s.full() {
 			try(operation{verb: join, who: int8(c)})
+			try(operation{verb: joinFresh, who: int8(c)})
 		}
+	}
+	if !s.full() {
+		try(operation{verb: start})
 	}
 	for f := range s.flights {
 		if !s.flights[f].open {
@@ -220,9 +275,11 @@ func (s *seating) possible(try func(operation)) {
 			try(operation{verb: v, who: int8(f)})
 		}
 		for before := range s.flights[f].now + 1 {
-			try(operation{verb: finish, who: int8(f), before: before})
+			for began := range before + 1 {
+				try(operation{verb: finish, who: int8(f), before: before, began: began})
+			}
 		}
-		try(operation{verb: finish, who: int8(f), before: everyone})
+		try(operation{verb: finish, who: int8(f), before: everyone, began: everyone})
 	}
 	if s.current != 0 {
 		try(operation{verb: forget})
@@ -232,16 +289,16 @@ func (s *seating) possible(try func(operation)) {
 // The conformance of the search goes one way to each state. This goes every way,
 // as far as that is possible, and merges nothing.
 func TestTheModelOfAFlightDoesWhatAFlightDoes(t *testing.T) {
-	longest := 7
+	longest := 6
 	if underRace || testing.Short() {
-		longest = 6
+		longest = 5
 	}
 	sequences := 0
 	var history []operation
 	var extend func(s seating)
 	extend = func(s seating) {
 		s.possible(func(o operation) {
-			real := newRealGroup()
+			real := new(realGroup)
 			for _, earlier := range history {
 				real.do(earlier)
 			}

@@ -36,7 +36,7 @@ func (w *world) rankMarks(p, i int) {
 		return
 	}
 	if f.Step != lease.Acquire {
-		f.polls = 0
+		f.polls, f.replace = 0, 0
 	}
 	var marks [2]*int8
 	n := 0
@@ -49,8 +49,6 @@ func (w *world) rankMarks(p, i int) {
 	case f.Step != lease.Load:
 		marks[n] = &f.sent
 		n++
-	case f.Down:
-		f.sent = 1 // finish asks whether there was one
 	default:
 		f.sent = 0
 	}
@@ -88,14 +86,17 @@ func (w *world) rankVersions() {
 		floor[wr.version] = 1
 	}
 	floor[w.covered] = 1
+	w.eachReplaced(func(v *uint8) { floor[*v], floor[*v+1] = 1, 1 }) // it differs from all others
 	// The oldest version that there is: what is below needs no telling apart.
 	oldest := w.db
 	w.eachVersion(func(v *uint8) { oldest = min(oldest, *v) })
+	w.eachReplaced(func(v *uint8) { oldest = min(oldest, *v) })
 	rank[oldest] = 1
 	for v := oldest + 1; v <= w.db; v++ {
 		rank[v] = rank[v-1] + floor[v]
 	}
 	w.eachVersion(func(v *uint8) { *v = rank[*v] })
+	w.eachReplaced(func(v *uint8) { *v = rank[*v] })
 	w.db = rank[w.db]
 	for i := range w.callers {
 		w.callers[i].floor = rank[w.callers[i].floor]
@@ -124,17 +125,48 @@ func (w *world) eachVersion(f func(*uint8)) {
 	}
 }
 
+// eachReplaced calls f with each version that a refresh is to replace.
+func (w *world) eachReplaced(f func(*uint8)) {
+	if w.refresher.found != 0 {
+		f(&w.refresher.found)
+	}
+	for p := range w.flights {
+		for i := range w.flights[p] {
+			if w.flights[p][i].replace != 0 {
+				f(&w.flights[p][i].replace)
+			}
+		}
+	}
+}
+
+// sortFlights puts the flights of a process in order, by a few exchanges of neighbours.
 func (w *world) sortFlights(p int) {
+	for range maxFlying - 1 {
+		for i := range maxFlying - 1 {
+			w.exchange(p, i)
+		}
+	}
+}
+
+// exchange has two neighbours change places if they are out of order.
+func (w *world) exchange(p, i int) {
 	fs, s := &w.flights[p], &w.seatings[p]
-	if order(&fs[0], &fs[1]) >= 0 {
+	if order(&fs[i], &fs[i+1]) >= 0 {
 		return
 	}
-	fs[0], fs[1] = fs[1], fs[0]
-	s.flights[0], s.flights[1] = s.flights[1], s.flights[0]
-	other := [...]int8{0, 2, 1}
-	s.current = other[s.current]
+	fs[i], fs[i+1] = fs[i+1], fs[i]
+	s.flights[i], s.flights[i+1] = s.flights[i+1], s.flights[i]
+	rename := func(f *int8) {
+		switch *f {
+		case int8(i) + 1:
+			*f++
+		case int8(i) + 2:
+			*f--
+		}
+	}
+	rename(&s.current)
 	for c := range s.seats {
-		s.seats[c].flight = other[s.seats[c].flight]
+		rename(&s.seats[c].flight)
 	}
 }
 
@@ -148,7 +180,7 @@ func order(a, b *flying) int {
 func (m *model) sortCallers(w *world) {
 	for i := 1; i < len(m.callers); i++ {
 		p := m.callerIn(i)
-		if m.callerIn(i-1) != p {
+		if m.callers[i-1] != m.callers[i] {
 			continue
 		}
 		a, b := w.callers[i-1], w.callers[i]

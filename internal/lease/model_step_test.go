@@ -9,10 +9,10 @@ import (
 // rules is what the model leaves to others: the decisions, which are the cache's
 // own, and what Redis does, so that a test can do without one rule.
 type rules struct {
-	onAcquire func(c *lease.Course, held, usable, failed bool)
-	onLoad    func(c *lease.Course, storable bool)
-	onSettle  func(c *lease.Course, kept, failed bool)
-	before    func(f *flying) int8 // whom finish serves, as in load.go
+	onAcquire func(p *lease.Protocol, held, usable, failed bool)
+	onLoad    func(p *lease.Protocol, storable bool)
+	onSettle  func(p *lease.Protocol, kept, failed bool)
+	before    func(f *flying) (before, began int8) // whom finish serves
 
 	settling         verb // what is called before a fill or release is sent: leave
 	marksLate        bool // the acquire's mark is taken when it is answered: no
@@ -20,18 +20,16 @@ type rules struct {
 	keepsLease       bool // Invalidate deletes the entry alone: no
 	entryBeforeLease bool // Invalidate deletes the two one after the other: no
 	waitsForever     bool // for the process that holds the lease: no
+	neverSteals      bool // a Refresh takes what it finds: no
 }
 
 func realRules() rules {
 	return rules{
-		onAcquire: (*lease.Course).OnAcquire,
-		onLoad:    (*lease.Course).OnLoad,
-		onSettle:  (*lease.Course).OnSettle,
-		before: func(f *flying) int8 {
-			if f.Audience == lease.BeforeSend {
-				return f.sent
-			}
-			return f.began
+		onAcquire: (*lease.Protocol).OnAcquire,
+		onLoad:    (*lease.Protocol).OnLoad,
+		onSettle:  (*lease.Protocol).OnSettle,
+		before: func(f *flying) (before, began int8) {
+			return lease.SharedBefore(f.Audience, f.began, f.sent), f.began
 		},
 		settling: leave,
 	}
@@ -53,6 +51,7 @@ const (
 	flightStopsWaiting // LeaseWait is over
 	// What follows befalls the actors: it may never happen.
 	flightLoadsUnstorable
+	refresherGoesOn
 	callerLosesAnswer
 	flightLosesAnswer
 	orphanArrives
@@ -83,7 +82,7 @@ func actions() []action {
 	for i := range uint8(maxOrphans) {
 		all = append(all, action{kind: orphanArrives, i: i})
 	}
-	return append(all, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes})
+	return append(all, action{kind: refresherGoesOn}, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes})
 }
 
 // model is a scenario and the rules that it is played by.
@@ -124,8 +123,10 @@ func (m *model) step(w *world, a action) bool {
 		if possible = f.at == loaded && f.Held && spend(&w.unstorable); possible {
 			m.endLoad(w, a.p, a.i, false)
 		}
+	case refresherGoesOn:
+		possible = m.stepRefresher(w)
 	case callerLosesAnswer:
-		if c := &w.callers[a.i]; c.at == notStarted && spend(&w.lostAnswers) {
+		if c := &w.callers[a.i]; c.at == notStarted && !m.refreshes(int(a.i)) && spend(&w.lostAnswers) {
 			c.at, c.floor, possible = missedBlindly, w.covered, true
 		}
 	case flightLosesAnswer:
@@ -166,24 +167,55 @@ func spend(budget *uint8) bool {
 
 // stepCaller is Get: look up, then join a flight. A caller starts as late as it
 // can, at the moment that Redis does its GET: starting earlier would only lower
-// what it may expect.
+// what it may expect. A Refresh looks nothing up: it expects what the database has.
 func (m *model) stepCaller(w *world, i uint8) bool {
 	c := &w.callers[i]
-	switch c.at {
-	case notStarted:
+	if c.done() || c.at == seated {
+		return false
+	}
+	p := m.callerIn(int(i))
+	switch {
+	case c.at == notStarted && m.refreshes(int(i)):
+		if w.seatings[p].full() {
+			return false
+		}
+		c.floor, c.at = w.db, seated
+		m.board(w, p, m.group.do(&w.seatings[p], operation{verb: joinFresh, who: int8(i)}), lease.Protocol{}, 0)
+	case c.at == notStarted:
 		c.floor = w.covered
 		c.at = missed
 		if w.entry != 0 {
 			m.serve(w, i, w.entry)
 		}
-	case missed, missedBlindly:
-		p := m.callerIn(int(i))
-		answer := m.group.do(&w.seatings[p], operation{verb: join, who: int8(i)})
-		m.board(w, p, answer, c.at == missedBlindly)
-		c.at = seated
 	default:
+		if w.seatings[p].full() {
+			return false
+		}
+		first := lease.Protocol{}
+		if c.at == missedBlindly {
+			first = lease.Alone()
+		}
+		m.board(w, p, m.group.do(&w.seatings[p], operation{verb: join, who: int8(i)}), first, 0)
+		c.at = seated
+	}
+	return true
+}
+
+// stepRefresher is a read of process A that finds an entry and has it refreshed in the
+// background.
+func (m *model) stepRefresher(w *world) bool {
+	r := &w.refresher
+	switch {
+	case !m.refresher || r.done:
+		return false
+	case r.found == 0:
+		r.found = w.entry
+		return r.found != 0
+	case w.seatings[0].full():
 		return false
 	}
+	m.board(w, 0, m.group.do(&w.seatings[0], operation{verb: start}), lease.Protocol{Yields: true}, r.found)
+	*r = refresher{done: true}
 	return true
 }
 
@@ -196,16 +228,14 @@ func (m *model) serve(w *world, i uint8, version uint8) {
 	*c = caller{at: served}
 }
 
-// board gives a flight that was just opened its course.
-func (m *model) board(w *world, p uint8, a answer, alone bool) {
+// board has a flight that was just opened begin where p says. An entry of the version
+// replace is not good enough for it.
+func (m *model) board(w *world, process uint8, a answer, p lease.Protocol, replace uint8) {
 	if a.opened == nobody {
 		return
 	}
-	f := flying{at: boarding, token: w.newToken()}
-	if alone {
-		f.Course = lease.Alone()
-	}
-	w.flights[p][a.opened] = f
+	p.Steal = a.forced && !m.neverSteals
+	w.flights[process][a.opened] = flying{Protocol: p, at: boarding, token: w.newToken(), replace: replace}
 }
 
 // stepWriter writes to the database, and then calls Invalidate or Set.
@@ -279,8 +309,10 @@ func (m *model) arrive(w *world, f *flying) {
 	switch f.Step {
 	case lease.Acquire:
 		// A pipeline is not atomic: others may come between SET NX and GET.
-		f.at = halfway
-		if w.lease == 0 {
+		if f.at = halfway; f.Steal {
+			f.at = replied // it does not look at the entry
+		}
+		if w.lease == 0 || f.Steal {
 			w.setLease(f.token)
 			f.good, f.owns = true, true
 		}
@@ -301,8 +333,8 @@ func (m *model) arrive(w *world, f *flying) {
 // apply is the moment at which Redis does c. It reports what a script returns.
 func (w *world) apply(c command) bool {
 	switch c.kind {
-	case acquireCmd:
-		if w.lease == 0 {
+	case acquireCmd, stealCmd:
+		if w.lease == 0 || c.kind == stealCmd {
 			w.setLease(c.token)
 		}
 		return false
@@ -325,14 +357,14 @@ func (w *world) apply(c command) bool {
 func (m *model) digest(w *world, p, i uint8, over bool) bool {
 	f := &w.flights[p][i]
 	if f.Step != lease.Acquire {
-		m.onSettle(&f.Course, f.good, false)
+		m.onSettle(&f.Protocol, f.good, false)
 		m.proceed(w, p, i)
 		return true
 	}
 	if m.marksLate {
 		f.sent = m.mark(w, p, i)
 	}
-	m.onAcquire(&f.Course, f.good, f.version != 0, false)
+	m.onAcquire(&f.Protocol, f.good, f.version != 0 && f.version != f.replace, false)
 	if waits := f.Step == lease.Wait; waits {
 		if !over && f.polls == m.polls {
 			return false
@@ -372,27 +404,25 @@ func (m *model) proceed(w *world, p, i uint8) {
 
 func (m *model) endLoad(w *world, p, i uint8, storable bool) {
 	f := &w.flights[p][i]
-	m.onLoad(&f.Course, storable)
-	if f.Down {
-		f.Step = lease.Finish // a renewal failed
-	}
+	m.onLoad(&f.Protocol, storable)
 	m.proceed(w, p, i)
 }
 
 func (m *model) finish(w *world, p, i uint8) {
 	f := w.flights[p][i]
 	w.flights[p][i] = flying{}
-	before := m.before(&f)
-	a := m.group.do(&w.seatings[p], operation{finish, int8(i), before})
+	before, began := m.before(&f)
+	a := m.group.do(&w.seatings[p], operation{finish, int8(i), before, began})
 	for c, given := range a.given {
 		if given {
 			m.serve(w, uint8(c), f.version)
 		}
 	}
-	if f.Held || f.Down && f.sent > 0 {
+	next := f.Successor()
+	if f.OnFinish() {
 		w.orphan(command{kind: releaseCmd, token: f.token})
 	}
-	m.board(w, p, a, f.Down)
+	m.board(w, p, a, next, 0)
 }
 
 // loseAnswer is a timeout. What was sent may still arrive.
@@ -404,15 +434,15 @@ func (m *model) loseAnswer(w *world, p, i uint8) bool {
 		return false
 	}
 	if renewing {
-		f.Down = true
+		f.OnRenew(true)
 		return true
 	}
 	w.strand(f)
 	if f.Step == lease.Acquire {
 		f.version = 0
-		m.onAcquire(&f.Course, false, false, true)
+		m.onAcquire(&f.Protocol, false, false, true)
 	} else {
-		m.onSettle(&f.Course, false, true)
+		m.onSettle(&f.Protocol, false, true)
 	}
 	m.proceed(w, p, i)
 	return true
@@ -425,7 +455,11 @@ func (w *world) strand(f *flying) {
 	}
 	switch f.Step {
 	case lease.Acquire:
-		w.orphan(command{kind: acquireCmd, token: f.token})
+		kind := acquireCmd
+		if f.Steal {
+			kind = stealCmd
+		}
+		w.orphan(command{kind: kind, token: f.token})
 	case lease.Fill:
 		w.orphan(command{fillCmd, f.token, f.version})
 	case lease.Release:

@@ -8,7 +8,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
-// These tests drive the decisions of the cache (Course, and the Group that says who
+// These tests drive the decisions of the cache (Protocol, and the Group that says who
 // may share a result) through every interleaving of a small world: processes that
 // Get one key while others change it, a Redis, a database, and what goes wrong
 // between them. What is checked in every state:
@@ -39,6 +39,11 @@ func TestEveryInterleavingIsCoherent(t *testing.T) {
 		{"one sets, one invalidates", scenario{callers: "AB", writers: "AB", sets: 1, oneByOne: true, leaseExpiries: 2}},
 		{"one invalidates, one sets", scenario{callers: "AB", writers: "AB", sets: 2, oneByOne: true, leaseExpiries: 2}},
 		{"callers of one process", scenario{callers: "AA", writers: "B", polls: 1, leaseExpiries: 1, lostAnswers: 1, unstorable: 1}},
+		{"one refreshes", scenario{callers: "AaB", writers: "B", polls: 1, leaseExpiries: 1}},
+		{"two refresh", scenario{callers: "aab", writers: "B", lostAnswers: 1}},
+		{"one refreshes, and Redis fails", scenario{callers: "Aa", writers: "A", leaseExpiries: 1, lostAnswers: 1, unstorable: 1}},
+		{"a refresh in the background", scenario{callers: "AAB", writers: "B", refresher: true}},
+		{"a refresh in the background, and one at once", scenario{callers: "Aa", writers: "AB", refresher: true, leaseExpiries: 1, crashes: 1}},
 		{"everything at once", scenario{callers: "AAB", writers: "AB", leaseExpiries: 1, crashes: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -74,6 +79,8 @@ func TestMergingStatesLosesNoInterleaving(t *testing.T) {
 		{callers: "AA", writers: "AB"},
 		{callers: "AB", writers: "A", polls: 1, leaseExpiries: 1, crashes: 1},
 		{callers: "AA", writers: "A", lostAnswers: 1, unstorable: 1},
+		{callers: "Aa", writers: "A", leaseExpiries: 1},
+		{callers: "A", writers: "AB", refresher: true},
 	} {
 		merged := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
 		plain := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
@@ -112,16 +119,26 @@ func TestEveryHalfOfTheProtocolIsNeeded(t *testing.T) {
 			}},
 		{"a refused fill is for those who joined before the load", one, neverStale,
 			func(r *rules) {
-				r.onSettle = func(c *lease.Course, _, failed bool) { c.OnSettle(true, failed) }
+				r.onSettle = func(p *lease.Protocol, _, failed bool) { p.OnSettle(true, failed) }
 			}},
 		{"so is a fill of unknown fate", scenario{callers: "AA", writers: "B", lostAnswers: 1}, neverStale,
 			func(r *rules) {
-				r.onSettle = func(c *lease.Course, kept, failed bool) { c.OnSettle(kept || failed, failed) }
+				r.onSettle = func(p *lease.Protocol, kept, failed bool) { p.OnSettle(kept || failed, failed) }
 			}},
 		{"a fill needs the lease", one, neverStale, func(r *rules) { r.fillsAnyway = true }},
 		{"a fill needs its own lease", one, ownersFill, func(r *rules) { r.fillsAnyway = true }},
 		{"Invalidate deletes the lease", one, neverStale, func(r *rules) { r.keepsLease = true }},
 		{"Invalidate deletes entry and lease at once", one, neverStale, func(r *rules) { r.entryBeforeLease = true }},
+		{"a Refresh gets what was loaded after it came", scenario{callers: "aa", writers: "B"}, neverStale,
+			func(r *rules) {
+				before := r.before
+				r.before = func(f *flying) (int8, int8) {
+					b, _ := before(f)
+					return b, everyone
+				}
+			}},
+		{"a refresh that leaves the load to another process has no result", scenario{callers: "BAb", writers: "B", refresher: true}, neverStale,
+			serveAll(func(f *flying) bool { return f.Audience == lease.Nobody })},
 		{"waiting ends", scenario{callers: "AB", writers: "A", crashes: 1}, neverStuck,
 			func(r *rules) { r.waitsForever = true }},
 	} {
@@ -136,13 +153,23 @@ func TestEveryHalfOfTheProtocolIsNeeded(t *testing.T) {
 	}
 }
 
+// A Refresh that took what it found would have to start over, for ever.
+func TestRefreshStealsTheLeaseOrGoesRoundInCircles(t *testing.T) {
+	m := &model{rules: realRules(), scenario: scenario{callers: "Aa", writers: "B"}, group: newConformance(t)}
+	m.neverSteals = true
+	e := newExplorer(m)
+	_, ok := e.explore()
+	require.False(t, ok)
+	require.Equal(t, neverCircle, e.violation)
+}
+
 // serveAll gives the result to everyone who has joined, in some cases.
 func serveAll(when func(f *flying) bool) func(r *rules) {
 	return func(r *rules) {
 		before := r.before
-		r.before = func(f *flying) int8 {
+		r.before = func(f *flying) (int8, int8) {
 			if when(f) {
-				return everyone
+				return everyone, f.began
 			}
 			return before(f)
 		}

@@ -21,17 +21,24 @@ type world struct {
 	entry   uint8 // in Redis: the version stored
 	lease   uint8 // in Redis: the token stored
 
-	callers  [callers]caller
-	writers  [writers]writer
-	seatings [processes]seating
-	flights  [processes][maxFlying]flying
-	orphans  [maxOrphans]command
+	callers   [callers]caller
+	refresher refresher
+	writers   [writers]writer
+	seatings  [processes]seating
+	flights   [processes][maxFlying]flying
+	orphans   [maxOrphans]command
 
 	// What may still go wrong.
 	leaseExpiries, entryExpiries, lostAnswers, unstorable, crashes uint8
 }
 
-// caller is one call of Get.
+// refresher is the read of process A that starts a refresh in the background.
+type refresher struct {
+	found uint8 // the version that it has read
+	done  bool
+}
+
+// caller is one call of Get, or of Refresh.
 type caller struct {
 	at    callerStage
 	floor uint8 // the oldest version that it may return
@@ -65,14 +72,15 @@ const (
 	crashed
 )
 
-// flying is the course of one flight: what a run of load.go knows.
+// flying is one flight under way: what a run of the engine knows.
 type flying struct {
-	lease.Course
+	lease.Protocol
 	at          flightStage
 	token       uint8
-	owns        bool // of the checks, not of the course: Redis holds its lease
+	owns        bool // of the checks, not of the flight: Redis holds its lease
 	good        bool // the answer: the lease was acquired, or the fill or release accepted
 	version     uint8
+	replace     uint8 // the version that is not good enough
 	polls       int8
 	sent, began int8 // marks
 }
@@ -103,6 +111,7 @@ type kind uint8
 const (
 	none kind = iota
 	acquireCmd
+	stealCmd
 	fillCmd
 	releaseCmd
 	unlinkCmd
@@ -165,7 +174,7 @@ func (w *world) orphan(c command) {
 func (w *world) tidy() {
 	for i, c := range w.orphans {
 		harmless := c.token != w.lease && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
-			return o.kind == acquireCmd && o.token == c.token
+			return (o.kind == acquireCmd || o.kind == stealCmd) && o.token == c.token
 		})
 		if (c.kind == fillCmd || c.kind == releaseCmd) && harmless {
 			w.orphans[i] = command{}

@@ -102,10 +102,6 @@ func (s single) Set(ctx context.Context, key string, entry []byte, ttl time.Dura
 	return err
 }
 
-func (s single) Put(ctx context.Context, key string, entry []byte, ttl time.Duration) error {
-	return s.Store.Put(ctx, lease.Item{Key: key, Entry: entry, TTL: ttl})[0].Err
-}
-
 // rig is a Store on a Redis, and that Redis.
 type rig struct {
 	single

@@ -239,22 +239,6 @@ func TestSetStoresUnderKeysThatHaveNoLease(t *testing.T) {
 	})
 }
 
-func TestPutLeavesTheLeaseAlone(t *testing.T) {
-	onEach(t, func(t *testing.T, r *rig) {
-		for name, ttl := range map[string]time.Duration{"for an hour": ttl, "for good": 0} {
-			t.Run(name, func(t *testing.T) {
-				r.reset(t)
-				r.put(t, key, "before", 3*time.Hour)
-				r.put(t, own, "token", time.Hour)
-				require.NoError(t, r.Put(r.ctx(), key, []byte("put"), ttl))
-				r.requireKey(t, key, "put", ttl)
-				r.requireKey(t, own, "token", time.Hour)
-				require.Zero(t, r.wire.forced)
-			})
-		}
-	})
-}
-
 // The first call of a Store takes no trip more, whether Redis knows the script or not: it is sent by its text.
 func TestARedisThatHasForgottenTheScriptsIsTaughtThemAgain(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {

@@ -64,3 +64,7 @@ func setMissingErrors(cmds []redis.Cmder, err error) {
 		cmd.SetErr(err)
 	}
 }
+
+// Unavailable reports whether err says that Redis could not be asked, or cannot serve at present,
+// and not merely that it answered with an error.
+func Unavailable(err error) bool { return roundTripError(err) != nil }

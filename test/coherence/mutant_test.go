@@ -38,16 +38,16 @@ const (
 
 var mutations = []mutation{
 	{"join rule off: an entry that was found is for those who came after it was asked for, too", inGo,
-		"settle.go", "before = r.sent", "before = flight.Everyone"},
+		"internal/lease/protocol.go", "return sent", "if began == 0 { return 127 }\nreturn sent"}, // later than any mark of a flight
 
 	{"join rule off: an accepted fill is for those who came after it was sent, too", inGo,
-		"settle.go", "before = r.sent", "if before = r.sent; r.fill.bytes != nil { before = flight.Everyone }"},
+		"internal/lease/protocol.go", "return sent", "if began > 0 { return 127 }\nreturn sent"},
 	{"join rule off: an accepted fill is for those who came after it was sent, too", inGo,
 		"internal/flight/flight.go", "f.now++\n\tf.unlist()", "f.now++"}, // else nobody can come then
 
 	{"join rule off: a refused fill is for those who came during the load, too", inGo,
-		"internal/lease/course.go", "c.Audience = BeforeLoad\n\tif kept {\n\t\tc.Audience = BeforeSend\n\t}",
-		"c.Audience = BeforeLoad\n\tif kept || !failed {\n\t\tc.Audience = BeforeSend\n\t}"},
+		"internal/lease/protocol.go", "p.Audience = BeforeLoad\n\tif kept {\n\t\tp.Audience = BeforeSend\n\t}",
+		"p.Audience = BeforeLoad\n\tif kept || !failed {\n\t\tp.Audience = BeforeSend\n\t}"},
 
 	{"token check off: a fill is accepted whoever holds the lease", inLua,
 		"internal/lease/script.go", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\nif ARGV[3] == '0' then", "if ARGV[3] == '0' then"},

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"time"
+
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 // Stats counts what has happened since the start, for one wrapper or for a Cache
@@ -143,5 +145,56 @@ func (m *meter) addTo(s *Stats) {
 		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
 	} {
 		*field += m.counts[kind].Load()
+	}
+}
+
+// Source says where a value came from.
+type Source uint8
+
+// The sources of a value.
+const (
+	SourceNone     Source = iota // there is no value: the call failed
+	SourceHit                    // Redis had it
+	SourceStale                  // Redis had it, past its TTL
+	SourceNegative               // Redis had it as not found
+	SourceLoaded                 // the loader, called for this call
+	SourceShared                 // the loader, called for another call, here or in another process
+)
+
+// String is the source in a word.
+func (s Source) String() string {
+	switch s {
+	case SourceHit:
+		return "hit"
+	case SourceStale:
+		return "stale"
+	case SourceNegative:
+		return "negative"
+	case SourceLoaded:
+		return "loaded"
+	case SourceShared:
+		return "shared"
+	}
+	return "none"
+}
+
+// Info says where the value of a GetInfo came from, and how old it is.
+type Info struct {
+	Source Source
+	Age    time.Duration // since it was loaded
+	TTL    time.Duration // until it is stale; negative if it is, NoExpiry if it never will be
+	Stored bool          // this process has just stored it in Redis
+}
+
+// fill describes a value that came from source with the header e. A nil Info is
+// one that nobody asked for.
+func (i *Info) fill(source Source, e *entry.Entry, stored bool) {
+	if i == nil {
+		return
+	}
+	now := time.Now()
+	*i = Info{Source: source, Age: max(now.Sub(e.LoadedAt), 0), TTL: NoExpiry, Stored: stored}
+	if !e.FreshUntil.IsZero() {
+		i.TTL = e.FreshUntil.Sub(now)
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/readthrough-go/readthrough/internal/flight"
-	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
@@ -20,22 +20,28 @@ type Result[V any] struct {
 	Err   error
 }
 
-// GetMany returns the values of ks in their order, each like Get would. All are
-// looked up in one round trip, more than 512 of them in equal parts, two round trips
-// at a time. What misses is loaded by one call of the batch loader for each
-// WithBatchSize, under leases taken in one round trip and stored in another; without
-// WithBatchLoader the loader is called for each, up to 16 at a time. The error is
-// the context's; whatever concerns one key is in its Result. A panic of a loader is
-// raised again when all the others have their Result.
+// GetMany returns the values of ks in their order, each like Get would. All are looked up
+// in one round trip, more than 512 of them in equal parts, two round trips at a time. What
+// misses is loaded by one call of the batch loader for each WithBatchSize, under leases
+// taken in one round trip and stored in another; without WithBatchLoader it is loaded as
+// Get does it, up to 16 keys at a time.
+//
+// The error is the context's; whatever concerns one key is in its Result. A panic of a
+// loader is raised again when all the others have their Result.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
 	return rt.getMany(ctx, ks, nil)
 }
 
 // getMany is GetMany that fills infos, if there are any.
 func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info) ([]Result[V], error) {
-	m := many[K, V]{rt: rt, ks: ks, infos: infos, results: make([]Result[V], len(ks)), keys: make([]string, len(ks))}
+	m := many[K, V]{rt: rt, reads: make([]read[K, V], len(ks)), results: make([]Result[V], len(ks))}
 	for i, k := range ks {
-		m.keys[i], m.results[i].Err = rt.RedisKey(k)
+		r := &m.reads[i]
+		r.rt, r.k, r.found.value = rt, k, &m.results[i].Value
+		if infos != nil {
+			r.info = &infos[i]
+		}
+		r.key, m.results[i].Err = rt.RedisKey(k)
 	}
 	m.lookup(ctx)
 	if err := ctx.Err(); err != nil {
@@ -46,83 +52,62 @@ func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if m.panicked != nil {
-		panic(m.panicked)
+	if p := m.panicked.Load(); p != nil {
+		panic(*p)
 	}
 	return m.results, nil
 }
 
-// many is the course of one GetMany.
+// many is the reads of one GetMany.
 type many[K, V any] struct {
 	rt       *ReadThrough[K, V]
-	ks       []K
-	keys     []string // empty: the key is not to be asked for
+	reads    []read[K, V] // those without a key are not asked for
 	results  []Result[V]
-	infos    []Info
-	firstAt  []int // where the key is in keys for the first time
-	found    []lookup[V]
+	distinct []int                 // the reads of keys that come for the first time
+	firstAt  []int                 // where the key of a read comes for the first time
 	down     atomic.Pointer[error] // Redis could not be asked
-	missed   []int                 // those whose results are to be awaited
-	panicked any
-}
-
-// miss is what a flight needs to know: it may go on when GetMany has returned, and
-// its caller does what it likes with the slice of keys.
-type miss[K any] struct {
-	k     K
-	start lease.Course
-}
-
-// info is where the Info of the i-th key goes: nil if nobody asked.
-func (m *many[K, V]) info(i int) *Info {
-	if m.infos == nil {
-		return nil
-	}
-	return &m.infos[i]
-}
-
-// get is the question for the key at a place in keys.
-type get struct {
-	at  int
-	cmd *redis.StringCmd
+	missed   map[string][]int      // by key: the reads whose results are to be awaited
+	panicked atomic.Pointer[any]
 }
 
 // lookup asks Redis for all keys, each once.
 func (m *many[K, V]) lookup(ctx context.Context) {
-	m.found = make([]lookup[V], len(m.keys))
-	m.firstAt = make([]int, len(m.keys))
-	firstAt := make(map[string]int, len(m.keys))
-	gets := make([]get, 0, len(m.keys))
-	for i, key := range m.keys {
+	m.firstAt = make([]int, len(m.reads))
+	firstAt := make(map[string]int, len(m.reads))
+	for i := range m.reads {
+		key := m.reads[i].key
 		if key == "" {
 			continue
 		}
 		first, again := firstAt[key]
 		if !again {
 			first, firstAt[key] = i, i
-			gets = append(gets, get{i, redis.NewStringCmd(ctx, "get", key)})
+			m.distinct = append(m.distinct, i)
 		}
-		m.found[i].value = &m.results[i].Value
 		m.firstAt[i] = first
 	}
-	if len(gets) == 0 {
+	if len(m.distinct) == 0 {
 		return
 	}
 	// As much as a pipeline holds, and as many as can be under way.
-	parts := (len(gets)-1)/mux.MaxCommands + 1
+	parts := (len(m.distinct)-1)/mux.MaxCommands + 1
+	size := (len(m.distinct)-1)/parts + 1
 	began := time.Now()
-	sideBySide(m.rt.cache, gets, (len(gets)-1)/parts+1, mux.MaxPipelines, func(some []get) { m.ask(ctx, some, began) })
+	fill.Parallel(m.rt.cache.spawnOrRun, slices.Collect(slices.Chunk(m.distinct, size)), mux.MaxPipelines,
+		func(part []int) { m.ask(ctx, part, began) })
 }
 
-// ask looks up some of the keys in one round trip. One wait for Redis is enough: it
+// ask looks up some of the reads in one round trip. One wait for Redis is enough: it
 // is not asked for the parts that follow one without an answer, or that follow the
 // budget when a node of a cluster has failed.
-func (m *many[K, V]) ask(ctx context.Context, gets []get, began time.Time) {
+func (m *many[K, V]) ask(ctx context.Context, part []int, began time.Time) {
 	down := m.down.Load()
+	gets := make([]*redis.StringCmd, len(part))
 	if down == nil {
-		cmds := make([]redis.Cmder, len(gets))
-		for i, g := range gets {
-			cmds[i] = g.cmd
+		cmds := make([]redis.Cmder, len(part))
+		for j, i := range part {
+			gets[j] = redis.NewStringCmd(ctx, "get", m.reads[i].key)
+			cmds[j] = gets[j]
 		}
 		if err := m.rt.cache.mux.Do(ctx, cmds...); err != nil {
 			down = &err
@@ -130,106 +115,106 @@ func (m *many[K, V]) ask(ctx context.Context, gets []get, began time.Time) {
 		}
 	}
 	var lost error
-	for _, g := range gets {
-		var raw []byte
-		var err error
+	for j, i := range part {
+		r := &m.reads[i]
 		if down != nil {
-			err = *down
-		} else {
-			raw, err = g.cmd.Bytes()
+			r.answered(ctx, nil, *down)
+			continue
 		}
-		found := &m.found[g.at]
-		m.rt.read(ctx, m.keys[g.at], raw, err, found)
-		if found.failed != nil {
-			lost = found.failed
+		raw, err := gets[j].Bytes()
+		r.answered(ctx, raw, err)
+		if r.found.failed != nil {
+			lost = r.found.failed
 		}
 	}
-	if down == nil && lost != nil && time.Since(began) > m.rt.cache.settings.redisTimeout {
+	if lost != nil && time.Since(began) > m.rt.cache.settings.redisTimeout {
 		m.down.Store(&lost)
 	}
 }
 
 // serve answers what was found.
 func (m *many[K, V]) serve(ctx context.Context) {
-	var outdated []staleRead[K]
-	for i, key := range m.keys {
-		if key == "" {
+	var outdated []fill.Stale[K]
+	for i := range m.reads {
+		r := &m.reads[i]
+		if r.key == "" {
 			continue
 		}
-		found := &m.found[i]
 		if first := m.firstAt[i]; first != i {
-			m.own(i, first)
+			m.copyFor(r, &m.reads[first])
 		}
-		switch m.rt.judge(ctx, key, found) {
+		switch r.decide(ctx) {
 		case await:
-			m.missed = append(m.missed, i)
+			if m.missed == nil {
+				m.missed = make(map[string][]int)
+			}
+			m.missed[r.key] = append(m.missed[r.key], i)
 			continue
 		case serveAndRefresh:
-			outdated = append(outdated, staleRead[K]{m.ks[i], key, found.entry.LoadedAt})
+			outdated = append(outdated, r.stale())
 		}
-		m.results[i].Err = m.rt.hit(ctx, key, found, m.info(i))
+		_, m.results[i].Err = r.hit(ctx)
 	}
 	if len(outdated) > 0 {
-		m.rt.refresh(ctx, outdated...)
+		m.rt.engine.Refresh(ctx, outdated...)
 	}
 }
 
-// await joins or begins the flights of what was not found, and waits for them.
+// await joins or begins the loads of what was not found, and waits for them.
 func (m *many[K, V]) await(ctx context.Context) {
 	if len(m.missed) == 0 {
 		return
 	}
-	keys := make([]string, len(m.missed))
-	misses := make(map[string]miss[K], len(m.missed))
-	for j, i := range m.missed {
-		keys[j] = m.keys[i]
-		misses[keys[j]] = miss[K]{m.ks[m.firstAt[i]], courseAfter(&m.found[i])}
+	groups, parallel := fill.Groups(m.rt.engine, slices.DeleteFunc(m.distinct, func(i int) bool { return m.missed[m.reads[i].key] == nil }))
+	fill.Parallel(m.rt.cache.spawnOrRun, groups, parallel, func(firsts []int) { m.awaitGroup(ctx, firsts) })
+}
+
+// awaitGroup is await for the reads of some keys, which are loaded together.
+func (m *many[K, V]) awaitGroup(ctx context.Context, firsts []int) {
+	if ctx.Err() != nil {
+		return // the whole call ends with its error
+	}
+	var reads []int
+	var misses []fill.Miss[K]
+	for _, first := range firsts {
+		for _, i := range m.missed[m.reads[first].key] {
+			reads = append(reads, i)
+			misses = append(misses, m.reads[i].miss())
+		}
 	}
 	began := time.Now()
-	rt := m.rt // the flights keep that, and nothing else of this call
-	seats := rt.flights.JoinMany(ctx, keys, func(begun []*flight.Flight[outcome[V]]) { rt.runMisses(begun, misses) })
-	for j, i := range m.missed {
-		if seats == nil {
-			m.results[i] = Result[V]{Err: ErrClosed}
-			continue
+	seats := m.rt.engine.JoinMany(ctx, misses)
+	for j, i := range reads {
+		var seat *fill.Seat[V]
+		if seats != nil {
+			seat = seats[j]
 		}
-		m.land(ctx, i, seats[j], began)
+		m.awaitOne(ctx, i, seat, began)
 	}
 }
 
-func (m *many[K, V]) land(ctx context.Context, i int, seat *flight.Seat[outcome[V]], began time.Time) {
+// awaitOne waits for the load of one read, and keeps a panic for later.
+func (m *many[K, V]) awaitOne(ctx context.Context, i int, seat *fill.Seat[V], began time.Time) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.panicked = p
+			m.panicked.Store(&p)
 		}
 	}()
-	value, err := m.rt.land(ctx, m.keys[i], seat, &m.found[i], began, m.info(i))
+	value, err := m.reads[i].await(ctx, seat, began)
 	m.results[i] = Result[V]{value, err}
 }
 
-// runMisses takes the flights that a GetMany has begun to their end.
-func (rt *ReadThrough[K, V]) runMisses(begun []*flight.Flight[outcome[V]], misses map[string]miss[K]) {
-	rs := make([]*run[K, V], len(begun))
-	for j, f := range begun {
-		miss := misses[f.Key]
-		rs[j] = rt.prime(f, miss.k, run[K, V]{batched: true, Course: miss.start})
-	}
-	rt.drive(rs)
-}
-
-// own answers the i-th key as its first, but with a value of its own.
-func (m *many[K, V]) own(i, first int) {
-	value := m.found[i].value
-	m.found[i] = m.found[first]
-	found := &m.found[i]
-	original := found.value
-	found.value = value
-	if !m.rt.shareable && !found.is(missing) && found.err == nil {
-		if decodeValue(m.rt.settings.codec, found.entry.Value, value) == nil {
+// copyFor answers r as first, the read of the same key, but with a value of its own.
+func (m *many[K, V]) copyFor(r, first *read[K, V]) {
+	value := r.found.value
+	r.found = first.found
+	r.found.value = value
+	if !m.rt.shareable && !r.found.is(missing) && r.found.err == nil {
+		if decodeValue(m.rt.settings.codec, r.found.entry.Value, value) == nil {
 			return
 		}
 	}
-	*value = *original // nothing to own, or what cannot be decoded again can only be shared
+	*value = *first.found.value // nothing to own, or what cannot be decoded again can only be shared
 }
 
 // Each returns the results of any number of keys, in their order, asking for 1000

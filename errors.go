@@ -1,0 +1,126 @@
+package readthrough
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/mux"
+)
+
+// The errors of the cache itself, for errors.Is. Whatever else a read returns is the
+// loader's.
+var (
+	// ErrMiss says that the cache holds no value for a key: of Peek and the raw Get.
+	ErrMiss = errors.New("readthrough: miss")
+	// ErrNotFound says that the batch loader has left a key out. If WithNotFound names
+	// errors, the first of them says so instead.
+	ErrNotFound = errors.New("readthrough: the batch loader has left the key out")
+	// ErrEmptyKey says that the key extractor returned an empty string, which would
+	// make one entry of all such keys.
+	ErrEmptyKey = errors.New("readthrough: the key is empty")
+	// ErrUnavailable says that Redis could not be asked: it was not reached, did not
+	// answer in time, cannot serve at present, or is left alone by the circuit breaker.
+	ErrUnavailable = errors.New("readthrough: redis is unavailable")
+	// ErrClosed says that the Cache was closed.
+	ErrClosed = errors.New("readthrough: cache is closed")
+)
+
+// errGoexit is what callers get when the loader has ended its goroutine.
+var errGoexit = errors.New("readthrough: the loader called runtime.Goexit")
+
+// WriteError is the error of a write that may have failed for some of its keys: of Set,
+// SetMany, Invalidate, Expire and Cache.Delete. The entries at Keys may be out of date
+// until the invalidation, which is retried in the background, has reached Redis.
+type WriteError struct {
+	Op   string   // "set", "invalidate", "expire" or "delete"
+	Keys []string // the Redis keys, all of them
+	Err  error    // why; errors.Is finds ErrUnavailable if Redis could not be asked
+}
+
+// Error names up to ten of the keys.
+func (e *WriteError) Error() string {
+	const named = 10
+	keys := strings.Join(e.Keys[:min(len(e.Keys), named)], ", ")
+	if more := len(e.Keys) - named; more > 0 {
+		keys += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("readthrough: %s %s: %s", e.Op, keys, unprefixed(e.Err))
+}
+
+// Unwrap returns Err.
+func (e *WriteError) Unwrap() error { return e.Err }
+
+// PanicError is what a panic of the loader becomes in each caller that waited for
+// it: they panic with it.
+type PanicError struct {
+	Value any    // what the loader panicked with
+	Stack []byte // where
+}
+
+// Error has the loader's stack in it.
+func (p *PanicError) Error() string {
+	return fmt.Sprintf("readthrough: the loader panicked: %v\n\n%s", p.Value, p.Stack)
+}
+
+// Unwrap returns the error that the loader panicked with, if it was one.
+func (p *PanicError) Unwrap() error {
+	err, _ := p.Value.(error)
+	return err
+}
+
+// prefix begins the text of every error of this package. It is added by the outermost
+// exported function, and only once.
+const prefix = "readthrough: "
+
+// opError is an error with what was being done when it happened.
+type opError struct {
+	op  string // with the name of what it was done to
+	err error
+}
+
+func (e *opError) Error() string { return prefix + e.op + ": " + unprefixed(e.err) }
+func (e *opError) Unwrap() error { return e.err }
+
+// failed returns err as the error of op, or nil if there is none.
+func failed(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &opError{op, err}
+}
+
+// unprefixed returns err's text without the prefix of this package.
+func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
+
+// redisError returns what a caller is told of an error of the mux.
+func redisError(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, mux.ErrClosed):
+		return ErrClosed
+	case ctx.Err() == nil && mux.Unavailable(err):
+		return &unavailable{err}
+	}
+	return err
+}
+
+// unavailable is why Redis could not be asked.
+type unavailable struct{ cause error }
+
+func (e *unavailable) Error() string   { return e.cause.Error() }
+func (e *unavailable) Unwrap() []error { return []error{ErrUnavailable, e.cause} }
+
+// loadError returns what a caller is told of an error of the engine about key.
+func loadError(key string, err error) error {
+	switch err { //nolint:errorlint // the very ones: a loader's error may have an Is that does anything
+	case fill.ErrTimeout:
+		return failed("load "+key, context.DeadlineExceeded)
+	case fill.ErrGoexit:
+		return errGoexit
+	case fill.ErrClosed:
+		return ErrClosed
+	}
+	return err
+}

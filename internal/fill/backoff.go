@@ -1,0 +1,56 @@
+package fill
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	firstBackoff = time.Second
+	// maxBackoffs bounds the memory of failures; past it, all are forgotten.
+	maxBackoffs = 10_000
+)
+
+// backoff remembers the keys whose load has failed, so that a database in trouble is
+// not asked for each stale hit. The pause after a failure doubles from 1 second to the
+// TTL.
+type backoff struct {
+	mu   sync.Mutex
+	keys map[string]setback
+}
+
+// setback is the pause after the last failure of a key.
+type setback struct {
+	until time.Time
+	pause time.Duration
+}
+
+// allows reports whether the pause of key is over.
+func (b *backoff) allows(key string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s, failed := b.keys[key]
+	return !failed || !time.Now().Before(s.until)
+}
+
+// failed begins a pause of key, twice as long as the last but no longer than ttl.
+func (b *backoff) failed(key string, ttl time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.keys) >= maxBackoffs || b.keys == nil {
+		b.keys = make(map[string]setback)
+	}
+	last := b.keys[key]
+	if time.Now().Before(last.until) {
+		return // of what fails during a pause, a reader who had nothing to be served with, say
+	}
+	pause := max(firstBackoff, min(2*last.pause, ttl))
+	b.keys[key] = setback{time.Now().Add(pause), pause}
+}
+
+// forget ends the pause of key.
+func (b *backoff) forget(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.keys, key)
+}

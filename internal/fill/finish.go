@@ -1,0 +1,84 @@
+package fill
+
+import (
+	"time"
+
+	"github.com/readthrough-go/readthrough/internal/lease"
+)
+
+// settle stores the values of filling and gives back the leases of releasing, in one
+// round trip: either shows whether anything was invalidated since the lease was acquired.
+func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
+	rs := append(filling, releasing...)
+	if len(rs) == 0 {
+		return
+	}
+	ctx, cancel := e.redisContext(rs[0], rs[0].asked)
+	defer cancel()
+	settlements := make([]lease.Settlement, len(rs))
+	for i, r := range rs {
+		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token}
+		if r.Step == lease.Fill {
+			settlements[i].Entry, settlements[i].TTL = r.entry.Bytes, r.entry.Keep
+		}
+		r.sent = r.flight.Leave()
+	}
+	began := time.Now()
+	outcomes := e.leases.Settle(ctx, settlements)
+	took := time.Since(began)
+	for i, r := range rs {
+		e.noteFill(r, outcomes[i], took)
+		r.OnSettle(outcomes[i].Kept, outcomes[i].Err != nil)
+	}
+}
+
+// noteFill notes what became of a fill, or that a release has failed.
+func (e *Engine[K, V]) noteFill(r *loadRun[K, V], o lease.Outcome, took time.Duration) {
+	switch {
+	case o.Err != nil:
+		e.noteRedis(r, o.Err)
+	case r.Step != lease.Fill:
+	case o.Kept:
+		r.result.Stored = true
+		e.note(r, Filled, took, nil)
+	default:
+		e.note(r, FillRefused, took, nil)
+	}
+}
+
+// finish hands the results of rs to those who may have them by the join rule. Those who
+// joined too late start over, together.
+func (e *Engine[K, V]) finish(rs []*loadRun[K, V]) {
+	var again []*loadRun[K, V]
+	var owed []*loadRun[K, V]
+	for _, r := range rs {
+		before := lease.SharedBefore(r.Audience, r.began, r.sent)
+		if next := r.flight.Finish(r.result, before, r.began); next != nil {
+			s := e.newRun(next, r.key, r.Successor())
+			s.batched = r.batched
+			again = append(again, s)
+		}
+		if r.OnFinish() {
+			owed = append(owed, r)
+		}
+	}
+	if len(again) > 0 {
+		e.wrapper.Go(func() { e.run(again) }) // ends with the loads, which the load timeout bounds
+	}
+	e.giveBack(owed)
+}
+
+// giveBack releases leases that came with an entry, or whose fate is unknown. Nobody
+// waits for this: it only keeps others from being held up.
+func (e *Engine[K, V]) giveBack(rs []*loadRun[K, V]) {
+	if len(rs) == 0 {
+		return
+	}
+	settlements := make([]lease.Settlement, len(rs))
+	for i, r := range rs {
+		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token}
+	}
+	ctx, cancel := e.redisContext(rs[0], 0)
+	defer cancel()
+	_ = e.leases.Settle(ctx, settlements) // else they expire
+}

@@ -1,0 +1,76 @@
+package fill
+
+import (
+	"context"
+	"sync"
+)
+
+// Slots is a counting semaphore: at most cap(s) holders at once. A nil Slots never
+// blocks.
+type Slots chan struct{}
+
+// NewSlots returns a semaphore for n holders, or nil if n is zero.
+func NewSlots(n int) Slots {
+	if n == 0 {
+		return nil
+	}
+	return make(Slots, n)
+}
+
+// acquire takes a slot, or returns ctx's error if that ends first.
+func (s Slots) acquire(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tryAcquire takes a slot if one is free.
+func (s Slots) tryAcquire() bool {
+	if s == nil {
+		return true
+	}
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// release gives a slot back.
+func (s Slots) release() {
+	if s != nil {
+		<-s
+	}
+}
+
+// full reports whether acquire would have to wait.
+func (s Slots) full() bool { return s != nil && len(s) == cap(s) }
+
+// Parallel calls f with each of xs, n of them at a time, and returns when all calls
+// have. If there are several, they run by spawn on goroutines of their own: f must not
+// panic.
+func Parallel[T any](spawn func(func()), xs []T, n int, f func(T)) {
+	if len(xs) == 1 {
+		f(xs[0])
+		return
+	}
+	var calls sync.WaitGroup
+	slots := NewSlots(n)
+	for _, x := range xs {
+		slots <- struct{}{}
+		calls.Add(1)
+		spawn(func() { // ends with f
+			defer calls.Done()
+			defer slots.release()
+			f(x)
+		})
+	}
+	calls.Wait()
+}

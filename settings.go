@@ -1,0 +1,186 @@
+package readthrough
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/readthrough-go/readthrough/internal/fill"
+)
+
+// settings are those of one wrapper.
+type settings struct {
+	ttl      time.Duration
+	jitter   float64
+	stale    time.Duration
+	beta     float64
+	patience time.Duration
+	ttlFor   any // func(V) time.Duration, checked by New
+	codec    Codec
+	maxEntry int
+	notFound notFound
+	load     loadSettings
+	lease    leaseSettings
+	batch    batchSettings
+}
+
+// notFound is which errors of a loader are answers, and how long these are kept.
+type notFound struct {
+	ttl  time.Duration
+	errs []error
+}
+
+// missing returns the error of a key that the batch loader leaves out.
+func (n *notFound) missing() error {
+	if len(n.errs) > 0 {
+		return n.errs[0]
+	}
+	return ErrNotFound
+}
+
+type loadSettings struct {
+	timeout time.Duration
+	limit   int // loads at a time; 0: any number
+}
+
+type leaseSettings struct{ ttl, wait time.Duration }
+
+type batchSettings struct {
+	load   any // func(ctx, []K) (map[K]V, error), checked by New
+	size   int
+	window time.Duration // in which single misses are gathered; 0: they are not
+	gather int           // how many at most
+}
+
+type cacheSettings struct {
+	wrapper      settings
+	prefix       string
+	redisTimeout time.Duration
+	breaker      breakerSettings
+	maxRefreshes int
+	observers    []Observer
+}
+
+type breakerSettings struct {
+	failures int
+	openFor  time.Duration
+}
+
+func defaultSettings() cacheSettings {
+	return cacheSettings{
+		wrapper: settings{
+			ttl:      5 * time.Minute,
+			jitter:   0.1,
+			codec:    Msgpack,
+			maxEntry: 8 << 20,
+			load:     loadSettings{timeout: 30 * time.Second},
+			lease:    leaseSettings{ttl: 3 * time.Second, wait: 10 * time.Second},
+			batch:    batchSettings{size: 1000},
+		},
+		redisTimeout: 100 * time.Millisecond,
+		breaker:      breakerSettings{failures: 5, openFor: time.Second},
+		maxRefreshes: 64,
+	}
+}
+
+// apply applies the options, and checks what only the wrapper can: those that have types.
+func (rt *ReadThrough[K, V]) apply(opts []Option) error {
+	for _, opt := range opts {
+		if opt == nil {
+			return errors.New("an option is nil")
+		}
+		if err := opt.applyToWrapper(&rt.settings); err != nil {
+			return err
+		}
+	}
+	v := reflect.TypeFor[V]()
+	rt.shareable = shareable(v)
+	if err := checkCodec(rt.settings.codec, v); err != nil {
+		return err
+	}
+	if f := rt.settings.ttlFor; f != nil {
+		var ok bool
+		if rt.ttlFor, ok = f.(func(V) time.Duration); !ok {
+			return fmt.Errorf("WithTTLFor: %T does not take the wrapper's value, %v", f, v)
+		}
+	}
+	if load := rt.settings.batch.load; load != nil {
+		var err error
+		if rt.batch, err = adaptBatch[K, V](load, rt.key); err != nil {
+			return err
+		}
+	}
+	if rt.settings.batch.window > 0 && rt.batch == nil {
+		return errors.New("WithGather: there is no WithBatchLoader to gather for")
+	}
+	return nil
+}
+
+// engineSettings returns the limits of the engine of a miss.
+func (rt *ReadThrough[K, V]) engineSettings() fill.Settings {
+	s := &rt.settings
+	return fill.Settings{
+		TTL: s.ttl, LoadTimeout: s.load.timeout, LoadLimit: s.load.limit,
+		LeaseTTL: s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
+		BatchSize: s.batch.size, GatherWindow: s.batch.window, GatherSize: s.batch.gather,
+	}
+}
+
+func checkTTL(name string, d time.Duration) error {
+	if d < time.Millisecond {
+		return fmt.Errorf("%s: %v is less than 1ms", name, d)
+	}
+	return nil
+}
+
+func checkCount(name string, n int) error {
+	if n < 1 {
+		return fmt.Errorf("%s: %d is less than 1", name, n)
+	}
+	return nil
+}
+
+func checkPositive(name string, d time.Duration) error {
+	if d <= 0 {
+		return fmt.Errorf("%s: %v is not positive", name, d)
+	}
+	return nil
+}
+
+func checkNotNegative(name string, d time.Duration) error {
+	if d < 0 {
+		return fmt.Errorf("%s: %v is negative", name, d)
+	}
+	return nil
+}
+
+func checkNotFound(ttl time.Duration, errs []error) error {
+	if len(errs) == 0 || len(errs) > maxNotFound {
+		return fmt.Errorf("WithNotFound: %d errors is not from 1 to %d", len(errs), maxNotFound)
+	}
+	for _, err := range errs {
+		if err == nil {
+			return fmt.Errorf("WithNotFound: one of the errors is nil")
+		}
+	}
+	return checkTTL("WithNotFound", ttl)
+}
+
+// checkName says what is wrong with a name that becomes part of Redis keys.
+func checkName(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("%s: the name is empty", what)
+	}
+	for _, r := range name {
+		if r <= ' ' || r > '~' || strings.ContainsRune("{}%", r) {
+			return fmt.Errorf("%s: %q has %q: only printable ASCII without spaces and {}%% can be in it", what, name, r)
+		}
+	}
+	return nil
+}
+
+// quoted returns name in quotes, for an error.
+func quoted(name string) string { return strconv.Quote(name) }

@@ -1,0 +1,240 @@
+package readthrough
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"runtime/debug"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
+)
+
+// maxNotFound is how many not-found errors a negative entry can tell apart.
+const maxNotFound = entry.MaxReason + 1
+
+// state is what a lookup found.
+type state uint8
+
+const (
+	missing state = iota
+	stale
+	fresh
+)
+
+// lookup is what Redis holds for a key.
+type lookup[V any] struct {
+	state  state
+	value  *V    // where the value is, or would be
+	err    error // a negative entry's
+	entry  entry.Entry
+	failed error // Redis could not be asked
+}
+
+func (l *lookup[V]) is(s state) bool { return l.state == s }
+
+// lookup asks Redis for the key.
+func (r *read[K, V]) lookup(ctx context.Context) {
+	raw, err := r.rt.cache.mux.Get(ctx, r.key)
+	r.found.value = new(V)
+	r.answered(ctx, raw, err)
+}
+
+// answered takes apart what Redis answered. Bytes that are no entry, or do not decode
+// into V, are a miss: the load overwrites them.
+func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
+	rt, l := r.rt, &r.found
+	switch {
+	case err == nil:
+		if err := rt.decode(raw, l); err != nil {
+			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
+			l.state, *l.value = missing, zero[V]()
+		}
+	case errors.Is(err, redis.Nil):
+	case unreadable(err):
+		rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
+	default:
+		if ctx.Err() == nil {
+			rt.meter.note(ctx, EventRedisError, r.key, 0, err)
+		}
+		l.failed = err
+	}
+}
+
+// unreadable reports whether err says that a key holds nothing that GET could read.
+func unreadable(err error) bool {
+	return err != nil && (errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "WRONGTYPE"))
+}
+
+// decode fills l, and the value that it points to, from the bytes of an entry.
+func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
+	if l.entry, err = entry.Parse(raw); err != nil {
+		return err
+	}
+	now := time.Now()
+	switch {
+	case l.entry.Fresh(now):
+		l.state = fresh
+	case rt.settings.stale > 0 && now.Before(l.entry.FreshUntil.Add(rt.settings.stale)):
+		l.state = stale
+	default:
+		return nil
+	}
+	if !l.entry.Negative {
+		return decodeValue(rt.settings.codec, l.entry.Value, l.value)
+	}
+	// A negative entry of a fleet that registers other errors is of no use here.
+	if int(l.entry.Reason) >= len(rt.settings.notFound.errs) {
+		l.state = missing
+		return nil
+	}
+	l.err = rt.settings.notFound.errs[l.entry.Reason]
+	return nil
+}
+
+// decodeFresh takes apart an entry that another process has stored while this one asked
+// for the lease. It reports false if the entry is not fresh, or cannot be read.
+func (rt *ReadThrough[K, V]) decodeFresh(raw []byte) (fill.Result[V], bool) {
+	l := lookup[V]{value: new(V)}
+	if err := rt.decode(raw, &l); err != nil || !l.is(fresh) {
+		return fill.Result[V]{}, false
+	}
+	r := fill.Result[V]{Value: *l.value, Err: l.err, NotFound: l.err != nil, Shared: true, Header: l.entry}
+	if l.err == nil {
+		r.Bytes = raw
+	}
+	return r, true
+}
+
+// refreshesEarly decides whether this hit is the one that refreshes its entry before
+// it becomes stale.
+func (rt *ReadThrough[K, V]) refreshesEarly(found *lookup[V]) bool {
+	if rt.settings.beta == 0 || found.entry.FreshUntil.IsZero() {
+		return false
+	}
+	return fill.DueEarly(rt.settings.beta, found.entry.LoadTime, time.Until(found.entry.FreshUntil))
+}
+
+// encode makes the entry of a value. The error says why it cannot be stored.
+func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error) {
+	ttl := rt.settings.ttl
+	if rt.ttlFor != nil {
+		ttl = rt.ttlFor(v)
+	}
+	header, keep := rt.expiry(ttl, loaded)
+	b, err := rt.settings.appendEntry(&header, v)
+	return fill.Entry{Header: header, Bytes: b, Keep: keep, Skip: ttl <= 0}, err
+}
+
+// encodeNotFound makes the negative entry of a loader's error, if that is one of
+// WithNotFound's.
+func (rt *ReadThrough[K, V]) encodeNotFound(err error, loaded fill.Loaded) (e fill.Entry, ok bool) {
+	for i, registered := range rt.settings.notFound.errs {
+		if errors.Is(err, registered) {
+			header, keep := rt.expiry(rt.settings.notFound.ttl, loaded)
+			header.Negative, header.Reason = true, uint8(i)
+			return fill.Entry{Header: header, Bytes: entry.AppendHeader(nil, &header), Keep: keep}, true
+		}
+	}
+	return fill.Entry{}, false
+}
+
+// expiry returns the header of an entry with the given TTL, and how long Redis keeps it.
+func (rt *ReadThrough[K, V]) expiry(ttl time.Duration, loaded fill.Loaded) (entry.Entry, time.Duration) {
+	if ttl != NoExpiry {
+		ttl -= time.Duration(rt.settings.jitter * rand.Float64() * float64(ttl))
+		ttl = max(ttl, time.Millisecond)
+	}
+	header, keep := expiring(loaded.At, ttl, rt.settings.stale)
+	header.LoadTime = loaded.Took
+	return header, keep
+}
+
+// expiring returns the header of an entry that is fresh for ttl from now on and kept for
+// stale beyond that, and how long Redis keeps it; zero: until it is deleted.
+func expiring(now time.Time, ttl, stale time.Duration) (entry.Entry, time.Duration) {
+	if ttl == NoExpiry {
+		return entry.Entry{LoadedAt: now}, 0
+	}
+	return entry.Entry{LoadedAt: now, FreshUntil: now.Add(ttl)}, ttl + min(stale, NoExpiry-ttl)
+}
+
+// appendEntry returns the bytes of an entry. If they are too many to be stored, they
+// come with an error that says so.
+func (s *settings) appendEntry(e *entry.Entry, v any) ([]byte, error) {
+	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), e), s.codec, v)
+	if err != nil {
+		return nil, err
+	}
+	if size := len(b) - entry.HeaderSize; size > s.maxEntry {
+		return b, fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, s.maxEntry)
+	}
+	return b, nil
+}
+
+// unpack returns what a caller gets of a result: the value itself if it was the first,
+// whose call began the load, and a copy else. It raises the loader's panic again.
+func (rt *ReadThrough[K, V]) unpack(key string, r *fill.Result[V], first bool) (V, error) {
+	if r.Panic != nil {
+		panic(r.Panic)
+	}
+	if r.Err != nil || first || rt.shareable || r.Bytes == nil {
+		return r.Value, loadError(key, r.Err)
+	}
+	var v V
+	e, err := entry.Parse(r.Bytes)
+	if err == nil {
+		err = decodeValue(rt.settings.codec, e.Value, &v)
+	}
+	if err != nil { // what cannot be decoded again can only be shared
+		return r.Value, nil
+	}
+	return v, nil
+}
+
+// shareable reports whether values of t hold nothing that one caller could change
+// under another's eyes.
+func shareable(t reflect.Type) bool {
+	switch t.Kind() {
+	case reflect.Struct:
+		if t == reflect.TypeFor[time.Time]() {
+			return true
+		}
+		for i := range t.NumField() {
+			if !shareable(t.Field(i).Type) {
+				return false
+			}
+		}
+		return true
+	case reflect.Array:
+		return shareable(t.Elem())
+	case reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface, reflect.Chan, reflect.Func, reflect.UnsafePointer:
+		return false
+	}
+	return true
+}
+
+// wrapper returns what the engine of a miss needs of rt.
+func (rt *ReadThrough[K, V]) wrapper() fill.Wrapper[K, V] {
+	return fill.Wrapper[K, V]{
+		Load: rt.loader, LoadMany: rt.batch, Key: rt.key, Missing: rt.settings.notFound.missing(),
+		Panicked: func(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} },
+		Encode:   rt.encode, EncodeErr: rt.encodeNotFound, Decode: rt.decodeFresh,
+		Note: func(ctx context.Context, kind fill.Event, key string, took time.Duration, err error) {
+			rt.meter.note(ctx, engineEvents[kind], key, took, err)
+		},
+		Spawn: rt.cache.spawn, Go: rt.cache.goOn,
+	}
+}
+
+// engineEvents are the Events of what the engine notes.
+var engineEvents = [...]EventKind{
+	fill.LoadEnded: EventLoad, fill.LoadFailed: EventLoadError, fill.Filled: EventFill, fill.FillRefused: EventRefusedFill,
+	fill.Unstorable: EventUnstorable, fill.RedisFailed: EventRedisError,
+	fill.Refreshing: EventRefresh, fill.RefreshSkipped: EventSkipped,
+}
