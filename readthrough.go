@@ -137,7 +137,7 @@ const (
 func (r *read[K, V]) decide(ctx context.Context) decision {
 	rt, found := r.rt, &r.found
 	switch {
-	case found.is(fresh) && rt.refreshesEarly(found):
+	case found.is(fresh) && fill.DueEarly(rt.settings.beta, &found.entry):
 		return serveAndRefresh
 	case found.is(fresh):
 		return serve

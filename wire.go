@@ -111,15 +111,6 @@ func (rt *ReadThrough[K, V]) decodeFresh(raw []byte) (fill.Result[V], bool) {
 	return r, true
 }
 
-// refreshesEarly decides whether this hit is the one that refreshes its entry before
-// it becomes stale.
-func (rt *ReadThrough[K, V]) refreshesEarly(found *lookup[V]) bool {
-	if rt.settings.beta == 0 || found.entry.FreshUntil.IsZero() {
-		return false
-	}
-	return fill.DueEarly(rt.settings.beta, found.entry.LoadTime, time.Until(found.entry.FreshUntil))
-}
-
 // encode makes the entry of a value. The error says why it cannot be stored.
 func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error) {
 	ttl := rt.settings.ttl

@@ -9,6 +9,7 @@ import (
 
 	"github.com/readthrough-go/readthrough/internal/flight"
 	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 const (
@@ -31,12 +32,15 @@ func Groups[K, V, T any](e *Engine[K, V], keys []T) (groups [][]T, parallel int)
 	return slices.Collect(slices.Chunk(keys, size)), parallel
 }
 
-// DueEarly decides whether this hit is the one that refreshes its entry before it
-// becomes stale, which is in left: XFetch of Vattani, Chierichetti and Lowenstein (VLDB
-// 2015), with the time that the load took from the entry.
-func DueEarly(beta float64, took, left time.Duration) bool {
-	ahead := -beta * float64(took) * math.Log(1-rand.Float64())
-	return ahead >= float64(left)
+// DueEarly decides whether this hit of e is the one that refreshes it before it becomes
+// stale: XFetch of Vattani, Chierichetti and Lowenstein (VLDB 2015), with the time that the
+// load took from the entry.
+func DueEarly(beta float64, e *entry.Entry) bool {
+	if beta == 0 || e.FreshUntil.IsZero() {
+		return false
+	}
+	ahead := -beta * float64(e.LoadTime) * math.Log(1-rand.Float64())
+	return ahead >= float64(time.Until(e.FreshUntil))
 }
 
 // Stale is a read whose entry is to be replaced.

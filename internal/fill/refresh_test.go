@@ -1,4 +1,4 @@
-package readthrough
+package fill
 
 import (
 	"math"
@@ -12,13 +12,9 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-// hit is a fresh entry whose load took delta and that becomes stale in left.
-func hit(delta, left time.Duration) *lookup[int] {
-	return &lookup[int]{state: fresh, entry: entry.Entry{LoadTime: delta, FreshUntil: time.Now().Add(left)}}
-}
-
-func withBeta(beta float64) *ReadThrough[int, int] {
-	return &ReadThrough[int, int]{settings: settings{beta: beta}}
+// fresh returns an entry whose load took delta and that becomes stale in left.
+func fresh(delta, left time.Duration) *entry.Entry {
+	return &entry.Entry{LoadTime: delta, FreshUntil: time.Now().Add(left)}
 }
 
 // TestXFetch_RefreshesAsOftenAsItsFormulaSays measures -beta*delta*ln(rand) >= left against its
@@ -28,9 +24,9 @@ func TestXFetch_RefreshesAsOftenAsItsFormulaSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // where no time passes between the samples
 		for _, beta := range []float64{0.5, 1, 3} {
 			for _, left := range []time.Duration{1, delta / 4, delta / 2, delta, 2 * delta, 5 * delta, time.Minute} {
-				rt, found, early := withBeta(beta), hit(delta, left), 0
+				e, early := fresh(delta, left), 0
 				for range samples {
-					if rt.refreshesEarly(found) {
+					if DueEarly(beta, e) {
 						early++
 					}
 				}
@@ -44,16 +40,15 @@ func TestXFetch_RefreshesAsOftenAsItsFormulaSays(t *testing.T) {
 func TestXFetch_NeverRefreshesWithNothingToWeigh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for name, row := range map[string]struct {
-			beta  float64
-			found *lookup[int]
+			beta float64
+			e    *entry.Entry
 		}{
-			"off":                   {0, hit(time.Hour, 1)},
-			"a load of no time":     {1, hit(0, 1)},
-			"an entry for all time": {1e9, &lookup[int]{state: fresh, entry: entry.Entry{LoadTime: time.Hour}}},
+			"off":                   {0, fresh(time.Hour, 1)},
+			"a load of no time":     {1, fresh(0, 1)},
+			"an entry for all time": {1e9, &entry.Entry{LoadTime: time.Hour}},
 		} {
-			rt := withBeta(row.beta)
 			for range 1000 {
-				require.False(t, rt.refreshesEarly(row.found), name)
+				require.False(t, DueEarly(row.beta, row.e), name)
 			}
 		}
 	})
@@ -63,17 +58,17 @@ func TestXFetch_NeverRefreshesWithNothingToWeigh(t *testing.T) {
 // before the first of them has ended, and how long before the expiry the first begins.
 func stampede(arrivals *rand.Rand, beta float64) (loads int, ahead time.Duration) {
 	const delta, left, rate = 500 * time.Millisecond, 10 * time.Second, 40 // reads a second
-	rt, found := withBeta(beta), hit(delta, left)
+	e := fresh(delta, left)
 	var done time.Time
 	for done.IsZero() || time.Now().Before(done) {
 		time.Sleep(time.Duration(arrivals.ExpFloat64() / rate * float64(time.Second)))
-		stale := !found.entry.Fresh(time.Now())
-		if !stale && !rt.refreshesEarly(found) {
+		stale := !e.Fresh(time.Now())
+		if !stale && !DueEarly(beta, e) {
 			continue
 		}
 		if loads++; loads == 1 {
 			done = time.Now().Add(delta)
-			ahead = time.Until(found.entry.FreshUntil)
+			ahead = time.Until(e.FreshUntil)
 		}
 	}
 	return loads, ahead

@@ -1,0 +1,126 @@
+package readthrough_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough"
+)
+
+func TestWriteError_NamesTenKeysAndHasAll(t *testing.T) {
+	t.Parallel()
+	errLost := errors.New("connection lost")
+	keys := make([]string, 42)
+	for i := range keys {
+		keys[i] = fmt.Sprint("user:", i)
+	}
+	for n, want := range map[int]string{
+		1:  "user:0",
+		3:  "user:0, user:1, user:2",
+		10: strings.Join(keys[:10], ", "),
+		11: strings.Join(keys[:10], ", ") + " and 1 more",
+		42: strings.Join(keys[:10], ", ") + " and 32 more",
+	} {
+		err := &readthrough.WriteError{Op: "set", Keys: keys[:n], Err: errLost}
+		require.EqualError(t, err, "readthrough: set "+want+": connection lost")
+		require.ErrorIs(t, err, errLost)
+	}
+}
+
+// Each write that cannot reach Redis returns a WriteError with all its keys, which says that Redis
+// is unavailable.
+func TestWriteError_ComesFromEachWrite(t *testing.T) {
+	t.Parallel()
+	cache, server := newCache(t)
+	rows := wrapper(t, cache, constant(1), readthrough.WithStale(time.Minute))
+	many := make(map[int]int)
+	for k := range 20 {
+		many[k] = k
+	}
+	server.SetError("LOADING Redis is loading the dataset in memory")
+	for name, row := range map[string]struct {
+		write func(context.Context) error
+		op    string
+		keys  int
+	}{
+		"Set":        {func(ctx context.Context) error { return rows.Set(ctx, 1, 1) }, "set", 1},
+		"SetMany":    {func(ctx context.Context) error { return rows.SetMany(ctx, maps.All(many)) }, "set", 20},
+		"Invalidate": {func(ctx context.Context) error { return rows.Invalidate(ctx, 1, 2) }, "invalidate", 2},
+		"Expire":     {func(ctx context.Context) error { return rows.Expire(ctx, 1, 2, 3) }, "expire", 3},
+		"Delete":     {func(ctx context.Context) error { return cache.Delete(ctx, "row:1") }, "delete", 1},
+		"raw Set":    {func(ctx context.Context) error { return readthrough.Set(ctx, cache, "raw", 1, time.Minute) }, "set", 1},
+	} {
+		var w *readthrough.WriteError
+		err := row.write(t.Context())
+		require.ErrorAs(t, err, &w, name)
+		require.Equal(t, row.op, w.Op, name)
+		require.Len(t, w.Keys, row.keys, name)
+		require.ErrorIs(t, err, readthrough.ErrUnavailable, name)
+		require.True(t, redis.HasErrorPrefix(w.Err, "LOADING") || strings.HasPrefix(w.Err.Error(), "LOADING"), name)
+		requireOnePrefix(t, err)
+	}
+	server.SetError("")
+}
+
+func TestErrUnavailable_IsNotWhatRedisAnswers(t *testing.T) {
+	t.Parallel()
+	cache, server := newCache(t)
+	rows := wrapper(t, cache, constant(1))
+	server.SetError("LOADING Redis is loading the dataset in memory")
+	_, err := rows.Peek(t.Context(), 1)
+	require.ErrorIs(t, err, readthrough.ErrUnavailable)
+	requireOnePrefix(t, err)
+	_, err = readthrough.Get[int](t.Context(), cache, "row:1")
+	require.ErrorIs(t, err, readthrough.ErrUnavailable)
+	requireOnePrefix(t, err)
+	server.SetError("ERR no such thing")
+	_, err = rows.Peek(t.Context(), 1)
+	require.Error(t, err)
+	require.NotErrorIs(t, err, readthrough.ErrUnavailable)
+	server.SetError("")
+	_, err = rows.Peek(t.Context(), 1)
+	require.Equal(t, readthrough.ErrMiss, err)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = rows.Peek(ended, 1)
+	require.Equal(t, context.Canceled, err, "the caller's own doing")
+}
+
+// The prefix of the package stands at the front of an error of its own, and nowhere else.
+func TestErrors_HaveThePrefixOnce(t *testing.T) {
+	t.Parallel()
+	cache, _ := newCache(t)
+	names := readthrough.Must(readthrough.New(cache, "name", func(context.Context, string) (any, error) { return nil, nil }, readthrough.String))
+	_, errNew := readthrough.New(cache, "bad name", func(context.Context, string) (int, error) { return 0, nil }, readthrough.String)
+	_, errCodec := readthrough.New(cache, "raw", func(context.Context, string) (int, error) { return 0, nil }, readthrough.String,
+		readthrough.WithCodec(readthrough.Raw))
+	_, errCache := readthrough.NewCache(nil)
+	_, errOpen := readthrough.Open("http://localhost")
+	_, errGet := names.Get(t.Context(), "")
+	_, errRaw := readthrough.Get[int](t.Context(), cache, "")
+	for name, err := range map[string]error{
+		"New": errNew, "New, codec": errCodec, "NewCache": errCache, "Open": errOpen, "Get": errGet, "raw Get": errRaw,
+		"raw Set":      readthrough.Set(t.Context(), cache, "", 1, time.Minute),
+		"raw Set, TTL": readthrough.Set(t.Context(), cache, "k", 1, 0),
+		"Set":          names.Set(t.Context(), "k", func() {}),
+		"Invalidate":   names.Invalidate(t.Context(), ""),
+		"Delete":       cache.Delete(t.Context(), ""),
+	} {
+		require.Error(t, err, name)
+		requireOnePrefix(t, err)
+	}
+}
+
+func requireOnePrefix(t *testing.T, err error) {
+	t.Helper()
+	require.True(t, strings.HasPrefix(err.Error(), "readthrough: "), err)
+	require.Equal(t, 1, strings.Count(err.Error(), "readthrough: "), err)
+}
