@@ -9,8 +9,8 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-// Stats counts what has happened since the start, for one wrapper or for a Cache
-// and all its wrappers.
+// Stats counts what has happened since the start, for one wrapper or for a Cache and all its
+// wrappers.
 type Stats struct {
 	Hits         int64 // reads answered with a fresh value from Redis
 	NegativeHits int64 // reads answered with a cached not-found
@@ -18,8 +18,8 @@ type Stats struct {
 	Misses       int64 // reads that found nothing fresh, and were not served a stale value at once
 	Loads        int64 // calls of the loader, one for each key of a batch
 	LoadErrors   int64 // loads that failed; a not-found of WithNotFound is no failure
-	Collapsed    int64 // misses answered by a load that another caller began
-	Shared       int64 // misses answered by an entry that was in Redis by the time the lease was asked for
+	Shared       int64 // misses answered by the load of another call, in this process or in another
+	Collapsed    int64 // those of Shared whose load another call in this process began
 	Fills        int64 // loads stored in Redis
 	RefusedFills int64 // loads not stored because the key was invalidated or set meanwhile
 	Unstorable   int64 // values that could not be encoded, or were too large
@@ -36,26 +36,27 @@ type Stats struct {
 // EventKind says what an Event is about.
 type EventKind uint8
 
-// The kinds of Event. Each is counted in the field of Stats that has its name.
+// The kinds of Event. Those about reads, loads and writes are counted in the field of Stats that is
+// named beside them; those of the breaker are not counted.
 const (
-	EventHit EventKind = iota
-	EventNegativeHit
-	EventStaleHit
-	EventMiss
-	EventLoad         // Took is the loader's time; Err its error, not-founds included
-	EventLoadError    // follows the EventLoad
-	EventCollapsed    // Took is how long the caller waited
-	EventShared       // likewise
-	EventFill         // Took is the round trip's time
-	EventRefusedFill  // likewise
-	EventUnstorable   // Err says why
-	EventCorrupt      // Err says why
-	EventRedisError   // Err says why
-	EventRefresh      // begins in the background
-	EventSkipped      // a refresh that did not begin
-	EventInvalidation // of one key; Err if it may have failed
-	EventBreakerOpen  // Redis is not asked any more; no Wrapper, no Key
-	EventBreakerClosed
+	EventHit           EventKind = iota // Hits
+	EventNegativeHit                    // NegativeHits
+	EventStaleHit                       // StaleHits
+	EventMiss                           // Misses
+	EventLoad                           // Loads: Took is the loader's time, Err its error, not-founds included
+	EventLoadError                      // LoadErrors: follows the EventLoad
+	EventCollapsed                      // Collapsed: followed by EventShared, and likewise
+	EventShared                         // Shared: Took is how long the caller waited
+	EventFill                           // Fills: Took is the round trip's time
+	EventRefusedFill                    // RefusedFills: Took is the round trip's time
+	EventUnstorable                     // Unstorable: Err says why
+	EventCorrupt                        // Corrupt: Err says why
+	EventRedisError                     // RedisErrors: Err says why
+	EventRefresh                        // Refreshes: it begins in the background
+	EventSkipped                        // SkippedRefreshes: it does not begin
+	EventInvalidation                   // Invalidations: of one key; Err if it may have failed
+	EventBreakerOpen                    // Redis is not asked any more; no Wrapper, no Key
+	EventBreakerClosed                  // Redis is asked again; no Wrapper, no Key
 	eventKinds
 )
 
@@ -64,7 +65,7 @@ var eventNames = [eventKinds]string{
 	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "breaker open", "breaker closed",
 }
 
-// String is the kind in words.
+// String returns the kind in words.
 func (k EventKind) String() string {
 	if k >= eventKinds {
 		return "unknown"
@@ -81,9 +82,9 @@ type Event struct {
 	Err     error         // what went wrong, if anything
 }
 
-// Observer is told what happens, on the goroutine on which it happens (a change of
-// the breaker: on one of its own): Observe must be quick and safe for concurrent
-// use, and not close the Cache. A panic in it is dropped.
+// Observer is told what happens, on the goroutine on which it happens (a change of the breaker: on
+// one of its own). Observe must be quick and safe for concurrent use, and must not close the Cache.
+// A panic in it is dropped.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }
@@ -158,10 +159,10 @@ const (
 	SourceStale                  // Redis had it, past its TTL
 	SourceNegative               // Redis had it as not found
 	SourceLoaded                 // the loader, called for this call
-	SourceShared                 // the loader, called for another call, here or in another process
+	SourceShared                 // the loader, called for another call, in this process or in another
 )
 
-// String is the source in a word.
+// String returns the source in a word.
 func (s Source) String() string {
 	switch s {
 	case SourceHit:

@@ -130,3 +130,21 @@ func TestSource_HasName(t *testing.T) {
 		require.Equal(t, name, source.String())
 	}
 }
+
+// Shared means the load of another call wherever it is said: in Stats, in events and as a Source.
+func TestShared_IsTheLoadOfAnotherCall(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1, takes: time.Second}
+		seen := &recorder{kinds: map[readthrough.EventKind]readthrough.Event{}}
+		one, two := b.process(t, db, readthrough.WithObserver(seen)), b.process(t, db)
+		first := asking(t.Context(), one, 1)
+		joined, other := asking(t.Context(), one, 1), asking(t.Context(), two, 1)
+		require.Equal(t, readthrough.SourceLoaded, (<-first).info.Source)
+		require.Equal(t, readthrough.SourceShared, (<-joined).info.Source)
+		require.Equal(t, readthrough.SourceShared, (<-other).info.Source)
+		require.Equal(t, [2]int64{1, 1}, [2]int64{one.Stats().Shared, one.Stats().Collapsed})
+		require.Equal(t, [2]int64{1, 0}, [2]int64{two.Stats().Shared, two.Stats().Collapsed})
+		require.Equal(t, time.Second, seen.kinds[readthrough.EventShared].Took)
+		require.Equal(t, time.Second, seen.kinds[readthrough.EventCollapsed].Took)
+	})
+}

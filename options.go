@@ -34,9 +34,8 @@ type cacheOption func(*cacheSettings) error
 
 func (o cacheOption) applyToCache(s *cacheSettings) error { return o(s) }
 
-// WithTTL sets how long a value is fresh after it was loaded. Default 5 minutes,
-// at least 1 ms; NoExpiry: until it is invalidated. The time starts when the
-// loader returns.
+// WithTTL sets how long a value is fresh after its load has ended. Default 5 minutes, at least 1 ms;
+// NoExpiry keeps it until it is invalidated, or evicted by Redis.
 func WithTTL(ttl time.Duration) Option {
 	return option(func(s *settings) error {
 		s.ttl = ttl
@@ -44,8 +43,8 @@ func WithTTL(ttl time.Duration) Option {
 	})
 }
 
-// WithJitter sets by what share, at most, each TTL is shortened at random, so that
-// entries stored together do not expire together. Default 0.1, from 0 to 0.9.
+// WithJitter shortens each TTL by a random share of up to fraction, so that entries stored together
+// do not expire together. Default 0.1, from 0 to 0.9.
 func WithJitter(fraction float64) Option {
 	return option(func(s *settings) error {
 		s.jitter = fraction
@@ -56,10 +55,10 @@ func WithJitter(fraction float64) Option {
 	})
 }
 
-// WithStale sets how long past its TTL an entry is kept. Default 0. In that time
-// it is served at once while one load refreshes it, and when the load fails: the
-// stale-while-revalidate and stale-if-error of RFC 5861. What was invalidated is
-// never served stale.
+// WithStale turns on stale-while-revalidate and fail-safe: for d past its TTL an entry is kept, to
+// be served at once while one load refreshes it, and to be served when the load fails. Default 0
+// (off). What was invalidated is never served stale. The terms are those of RFC 5861
+// (stale-while-revalidate, stale-if-error).
 func WithStale(d time.Duration) Option {
 	return option(func(s *settings) error {
 		s.stale = d
@@ -67,11 +66,10 @@ func WithStale(d time.Duration) Option {
 	})
 }
 
-// WithEarlyRefresh has a value refreshed in the background before its TTL ends,
-// with a probability that rises towards the end and with the time that its load
-// took. Default 0 (off); 1 is the optimum of theory, more refreshes earlier. This
-// is XFetch (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache
-// Stampede Prevention, VLDB 2015).
+// WithEarlyRefresh refreshes a value in the background before its TTL ends, with a probability that
+// rises towards the end and with the time that its load took. Default 0 (off); 1 is the optimum of
+// the theory, and more refreshes earlier. This is XFetch (Vattani, Chierichetti, Lowenstein: Optimal
+// Probabilistic Cache Stampede Prevention, VLDB 2015).
 func WithEarlyRefresh(beta float64) Option {
 	return option(func(s *settings) error {
 		s.beta = beta
@@ -82,9 +80,9 @@ func WithEarlyRefresh(beta float64) Option {
 	})
 }
 
-// WithPatience sets how long a caller who has a stale value at hand waits for the
-// load before it is given that value. Default 0: it does not wait. It has a
-// meaning only together with WithStale.
+// WithPatience sets a soft timeout: a caller who has a stale value at hand waits d for the load, and
+// is then served the stale value while the load goes on. Default 0: it does not wait. It takes
+// effect together with WithStale only.
 func WithPatience(d time.Duration) Option {
 	return option(func(s *settings) error {
 		s.patience = d
@@ -92,9 +90,9 @@ func WithPatience(d time.Duration) Option {
 	})
 }
 
-// WithNotFound has a loader's error that errors.Is finds to be one of errs cached
-// as a negative entry for ttl. Default: no error is cached. A hit of it returns
-// that very one of errs. Given again, it replaces what was given before.
+// WithNotFound caches not-found results: when the loader's error matches one of errs (errors.Is),
+// that error is stored as a negative entry for ttl and returned by later hits. Default: no error is
+// cached. Given again, it replaces what was given before. ttl is at least 1 ms, or NoExpiry.
 func WithNotFound(ttl time.Duration, errs ...error) Option {
 	return option(func(s *settings) error {
 		s.notFound = notFound{ttl, errs}
@@ -102,9 +100,8 @@ func WithNotFound(ttl time.Duration, errs ...error) Option {
 	})
 }
 
-// WithTTLFor has the TTL of each value decided by f, instead of WithTTL. A result
-// that is not positive says that the value is not to be stored. V must be the
-// wrapper's.
+// WithTTLFor has f decide the TTL of each value, in place of WithTTL. Default: nobody does. A result
+// that is not positive keeps the value from being stored. V must be the wrapper's.
 func WithTTLFor[V any](f func(V) time.Duration) Option {
 	return option(func(s *settings) error {
 		s.ttlFor = f
@@ -126,9 +123,8 @@ func WithCodec(c Codec) Option {
 	})
 }
 
-// WithLoadTimeout sets how long a load may take. Default 30 seconds. The loader's
-// context ends then, and its callers get context.DeadlineExceeded whether the
-// loader minds its context or not.
+// WithLoadTimeout sets how long a load may take. Default 30 seconds. The loader's context ends then,
+// and its callers get context.DeadlineExceeded, whether or not the loader obeys its context.
 func WithLoadTimeout(d time.Duration) Option {
 	return option(func(s *settings) error {
 		s.load.timeout = d
@@ -136,9 +132,8 @@ func WithLoadTimeout(d time.Duration) Option {
 	})
 }
 
-// WithLeaseTTL sets for how long a process that dies while it loads keeps others
-// from loading. Default 3 seconds, at least 10 ms. A load that takes longer
-// renews its lease.
+// WithLeaseTTL sets for how long a process that dies during a load keeps others from loading.
+// Default 3 seconds, at least 10 ms. A load that takes longer renews its lease.
 func WithLeaseTTL(d time.Duration) Option {
 	return option(func(s *settings) error {
 		s.lease.ttl = d
@@ -158,10 +153,10 @@ func WithLeaseWait(d time.Duration) Option {
 	})
 }
 
-// WithBatchLoader has GetMany, and WithGather, load misses together by one call for
-// each WithBatchSize. Default: the loader is called for each key. A key that is
-// missing in the map is not found: the first of WithNotFound's errors, or else
-// ErrMiss. K and V must be the wrapper's.
+// WithBatchLoader loads the misses of GetMany, and those that WithGather brings together, by one
+// call for each WithBatchSize. Default: the loader is called for each key. A key that the map lacks
+// is not found: its error is the first of WithNotFound's, or else ErrNotFound. K and V must be the
+// wrapper's.
 func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []K) (map[K]V, error)) Option {
 	return option(func(s *settings) error {
 		s.batch.load = batchLoader[K, V](load)
@@ -172,8 +167,7 @@ func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []
 	})
 }
 
-// WithBatchSize sets how many keys one call of the batch loader is given at most.
-// Default 1000.
+// WithBatchSize sets how many keys one call of the batch loader is given at most. Default 1000.
 func WithBatchSize(n int) Option {
 	return option(func(s *settings) error {
 		s.batch.size = n
@@ -181,11 +175,10 @@ func WithBatchSize(n int) Option {
 	})
 }
 
-// WithGather has single Gets that miss within window of each other loaded by one
-// call of the batch loader, for at most size keys. Default 0 (off) and 100. Each
-// miss then takes up to window longer, and N+1 queries become one without a change
-// of the callers, who keep their own cancellation and error. The idea is that of
-// Facebook's DataLoader. It needs WithBatchLoader.
+// WithGather sets a batch window: single Gets that miss within window of each other are loaded by
+// one call of the batch loader, up to size keys. Default 0 (off) and 100. Each miss takes up to window
+// longer, and N+1 queries become one without a change of the callers, who keep their own
+// cancellation and errors. It needs WithBatchLoader. The idea is that of Facebook's DataLoader.
 func WithGather(window time.Duration, size int) Option {
 	return option(func(s *settings) error {
 		s.batch.window, s.batch.gather = window, size
@@ -196,10 +189,10 @@ func WithGather(window time.Duration, size int) Option {
 	})
 }
 
-// WithLoadLimit sets how many loads of the wrapper run at a time in this process.
-// Default 0: any number. A caller beyond waits for its turn within its context, or
-// is given the stale value if there is one. A batch is one load. A loader that
-// reads through its own wrapper takes a turn for each level.
+// WithLoadLimit sets how many loads of the wrapper run at a time in this process. Default 0: any
+// number. A caller beyond waits for a slot within its context, or is served the stale value if there
+// is one. A batch is one load. A loader that reads through its own wrapper takes a slot for each
+// level.
 func WithLoadLimit(n int) Option {
 	return option(func(s *settings) error {
 		s.load.limit = n
@@ -210,8 +203,8 @@ func WithLoadLimit(n int) Option {
 	})
 }
 
-// WithMaxEntryBytes sets the size past which an encoded value is not stored.
-// Default 8 MiB. Such a value is returned, counted and observed.
+// WithMaxEntryBytes sets the size past which an encoded value is not stored, in bytes. Default 8 MiB.
+// Such a value is returned, counted (Stats.Unstorable) and observed.
 func WithMaxEntryBytes(n int) Option {
 	return option(func(s *settings) error {
 		s.maxEntry = n
@@ -219,8 +212,8 @@ func WithMaxEntryBytes(n int) Option {
 	})
 }
 
-// WithPrefix sets what all keys of the Cache begin with, before a colon. Default:
-// nothing. Printable ASCII without spaces, braces and percent signs.
+// WithPrefix sets what all keys of the Cache begin with, before a colon. Default: nothing. It is
+// printable ASCII without spaces, braces and percent signs.
 func WithPrefix(prefix string) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		s.prefix = prefix
@@ -243,8 +236,9 @@ func WithRedisTimeout(d time.Duration) CacheOption {
 	})
 }
 
-// WithBreaker sets after how many failed round trips in a row Redis is not asked
-// any more, and for how long, before one call tries again. Default 5 and 1 second.
+// WithBreaker sets after how many failed round trips in a row Redis is not asked any more, and for
+// how long, before one call tries again: a circuit breaker (Nygard, Release It!). Default 5 and
+// 1 second.
 func WithBreaker(failures int, openFor time.Duration) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		s.breaker.failures, s.breaker.openFor = failures, openFor
@@ -255,8 +249,8 @@ func WithBreaker(failures int, openFor time.Duration) CacheOption {
 	})
 }
 
-// WithMaxRefreshes sets how many background refreshes of the Cache run at a time.
-// Default 64. A refresh beyond is skipped and counted; a later read begins it.
+// WithMaxRefreshes sets how many background refreshes of the Cache run at a time. Default 64. A
+// refresh beyond is skipped and counted; a later read begins it.
 func WithMaxRefreshes(n int) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		s.maxRefreshes = n
@@ -264,8 +258,7 @@ func WithMaxRefreshes(n int) CacheOption {
 	})
 }
 
-// WithObserver has o told what happens. Default: nobody is. It may be given
-// several times.
+// WithObserver tells o what happens. Default: nobody is told. It may be given several times.
 func WithObserver(o Observer) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		s.observers = append(s.observers, o)
@@ -276,8 +269,8 @@ func WithObserver(o Observer) CacheOption {
 	})
 }
 
-// WithLogger has what happens logged: errors at level Warn, the rest at Debug.
-// Default: nothing is logged. No value is ever in a log line; keys are.
+// WithLogger logs what happens: errors at level Warn, the rest at Debug. Default: nothing is logged.
+// Keys are in log lines; values never are.
 func WithLogger(l *slog.Logger) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		if l == nil {

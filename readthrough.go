@@ -205,16 +205,16 @@ func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.T
 	return r.rt.unpack(r.key, &result, seat.First())
 }
 
-// note says where the result of a load came from, after a wait.
+// note says where the result of a load came from, after a wait: the load is shared if
+// another call has begun it, in this process (then the calls collapse) or in another.
 func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first bool, waited time.Duration) {
 	source := SourceLoaded
-	switch {
-	case result.Shared:
+	if result.Shared || !first {
 		source = SourceShared
+		if !result.Shared {
+			r.rt.meter.note(ctx, EventCollapsed, r.key, waited, nil)
+		}
 		r.rt.meter.note(ctx, EventShared, r.key, waited, nil)
-	case !first:
-		source = SourceShared
-		r.rt.meter.note(ctx, EventCollapsed, r.key, waited, nil)
 	}
 	if !result.Failed() {
 		r.info.fill(source, &result.Header, result.Stored)
