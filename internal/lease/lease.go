@@ -190,7 +190,9 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 // Expire makes the entries at keys stale as of now, keeps them for no longer than
 // stale from now, and deletes their leases: what was being loaded is as old as
 // they are. The keys in left may still have a fresh entry.
-func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
+func (s *Store) Expire(
+	ctx context.Context, now time.Time, stale time.Duration, keys ...string,
+) (left []string, err error) {
 	args := []any{entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale)}
 	outcomes := run(ctx, s, s.redis.Force, keys, func(key string) call {
 		return call{expire, []string{Key(key), key}, args}
