@@ -40,7 +40,7 @@ var mixes = []mix{
 	{name: "plain", shows: countRefusedFills},
 	{name: "stale", opts: mixOptions(shortTTL, readthrough.WithStale(time.Minute)), shows: countRefreshes},
 	{name: "patient", opts: mixOptions(shortTTL, readthrough.WithStale(time.Minute), readthrough.WithPatience(2*time.Millisecond)), shows: countStaleHits},
-	{name: "early refresh", opts: mixOptions(readthrough.WithEarlyRefresh(2)), shows: countRefreshes},
+	{name: "early refresh", opts: mixOptions(readthrough.WithEarlyRefresh(40)), shows: countRefreshes},
 	{name: "many", also: map[opKind]int{opGetMany: 40}, shows: countCollapsed},
 	{name: "gathered", opts: mixOptions(readthrough.WithGather(time.Millisecond, 8)), also: map[opKind]int{opGetMany: 20}, shows: countCollapsed},
 	{name: "expire", opts: mixOptions(readthrough.WithStale(time.Minute)), also: map[opKind]int{opExpire: 20}, shows: countRefreshes},
