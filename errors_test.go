@@ -124,3 +124,21 @@ func requireOnePrefix(t *testing.T, err error) {
 	require.True(t, strings.HasPrefix(err.Error(), "readthrough: "), err)
 	require.Equal(t, 1, strings.Count(err.Error(), "readthrough: "), err)
 }
+
+// What a SetMany does not send any more fails for the reason of what it has sent.
+func TestSetMany_FailsForOneReason(t *testing.T) {
+	t.Parallel()
+	cache, _ := newCache(t)
+	rows := wrapper(t, cache, constant(1))
+	require.NoError(t, cache.Close())
+	many := make(map[int]int)
+	for k := range 2500 {
+		many[k] = k
+	}
+	err := rows.SetMany(t.Context(), maps.All(many))
+	var w *readthrough.WriteError
+	require.ErrorAs(t, err, &w)
+	require.Len(t, w.Keys, len(many))
+	require.Equal(t, readthrough.ErrClosed, w.Err)
+	require.NotErrorIs(t, err, readthrough.ErrUnavailable)
+}

@@ -186,11 +186,7 @@ func (m *many[K, V]) awaitGroup(ctx context.Context, firsts []int) {
 	began := time.Now()
 	seats := m.rt.engine.JoinMany(ctx, misses)
 	for j, i := range reads {
-		var seat *fill.Seat[V]
-		if seats != nil {
-			seat = seats[j]
-		}
-		m.awaitOne(ctx, i, seat, began)
+		m.awaitOne(ctx, i, seats[j], began)
 	}
 }
 

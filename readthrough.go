@@ -3,6 +3,7 @@ package readthrough
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
@@ -34,7 +35,7 @@ func New[K, V any](
 ) (*ReadThrough[K, V], error) {
 	rt, err := newReadThrough(c, name, load, key, opts)
 	if err != nil {
-		return nil, failed("New "+quoted(name), err)
+		return nil, failed("New "+strconv.Quote(name), err)
 	}
 	return rt, nil
 }

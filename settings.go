@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
@@ -181,6 +180,3 @@ func checkName(what, name string) error {
 	}
 	return nil
 }
-
-// quoted returns name in quotes, for an error.
-func quoted(name string) string { return strconv.Quote(name) }

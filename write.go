@@ -40,7 +40,7 @@ type setMany[K, V any] struct {
 	unkept []string // WithTTLFor says that their values are not to be kept: so none is
 	left   []string // Redis may not have these
 	reason error
-	down   bool // Redis cannot be reached: what follows is not sent, only noted as failed
+	down   error // Redis cannot be reached: what follows is not sent, only noted as failed
 	errs   []error
 }
 
@@ -73,11 +73,13 @@ func (w *setMany[K, V]) flush(ctx context.Context) {
 	// What is invalidated goes first, so that a later pair of the same key stays.
 	w.note(rt.write(ctx, w.unkept, rt.cache.invalidator(ctx)))
 	w.note(rt.write(ctx, keys, func(keys []string) (left []string, err error) {
-		if w.down {
-			return keys, w.reason
+		if w.down != nil {
+			return keys, w.down
 		}
 		left, err = rt.cache.leases.Set(ctx, w.items...)
-		w.down = len(left) == len(keys)
+		if len(left) == len(keys) {
+			w.down = err
+		}
 		return left, err
 	}))
 	w.items, w.unkept = nil, nil

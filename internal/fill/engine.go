@@ -166,7 +166,7 @@ func (e *Engine[K, V]) refuse(begun []*flight.Flight[Result[V]]) {
 
 // JoinMany takes seats in the loads of several keys, and begins one for those that have
 // none: together, so that each step is one round trip, or one call of the batch loader,
-// for all of them. It returns nil after Close.
+// for all of them. After Close the seats are nil.
 func (e *Engine[K, V]) JoinMany(ctx context.Context, misses []Miss[K]) []*Seat[V] {
 	keys := make([]string, len(misses))
 	byKey := make(map[string]*Miss[K], len(misses))
@@ -186,7 +186,7 @@ func (e *Engine[K, V]) JoinMany(ctx context.Context, misses []Miss[K]) []*Seat[V
 	}
 	if !e.wrapper.Spawn(func() { e.run(rs) }) {
 		e.refuse(begun)
-		return nil
+		return make([]*Seat[V], len(misses))
 	}
 	return seats
 }
@@ -203,9 +203,6 @@ func (e *Engine[K, V]) Stop() { e.flights.Stop() }
 
 // Busy reports whether a load would have to wait for the limit of loads.
 func (e *Engine[K, V]) Busy() bool { return e.loads.full() }
-
-// LoadsMany reports whether there is a batch loader.
-func (e *Engine[K, V]) LoadsMany() bool { return e.wrapper.LoadMany != nil }
 
 // run takes runs that begin together to their end: this loop is the protocol.
 func (e *Engine[K, V]) run(rs []*loadRun[K, V]) {

@@ -35,7 +35,6 @@ func (e *Engine[K, V]) takeSlot(rs []*loadRun[K, V]) Slots {
 	defer stop()
 	if e.loads.acquire(ctx) != nil {
 		for _, r := range rs {
-			r.result.Err = ctx.Err()
 			r.OnAbandon()
 		}
 		return nil
@@ -118,7 +117,7 @@ func (e *Engine[K, V]) loadAndEncode(ctx context.Context, rs []*loadRun[K, V], d
 	if e.wrapper.LoadMany != nil && rs[0].batched {
 		load = e.loadTogether
 	}
-	e.guardEach(1, func(int) { load(ctx, rs, loads) }, func(_ int, err error) {
+	e.guardEach(0, 1, func(int) { load(ctx, rs, loads) }, func(_ int, err error) {
 		for i := range loads {
 			loads[i].crash(err)
 		}
@@ -127,7 +126,7 @@ func (e *Engine[K, V]) loadAndEncode(ctx context.Context, rs []*loadRun[K, V], d
 		for i := range loads {
 			loads[i].took = took
 		}
-		e.guardEach(len(rs), func(i int) { e.encode(ctx, &loads[i]) },
+		e.guardEach(0, len(rs), func(i int) { e.encode(ctx, &loads[i]) },
 			func(i int, err error) { loads[i].crash(err) },
 			func() { done(loads) })
 	})
@@ -141,13 +140,9 @@ func (l *loaded[V]) crash(err error) {
 	}
 }
 
-// guardEach calls f with each number below n, and then done. A panic or Goexit in one
-// call is told to crashed, and keeps f from none of the others.
-func (e *Engine[K, V]) guardEach(n int, f func(i int), crashed func(i int, panicked error), done func()) {
-	e.guardFrom(0, n, f, crashed, done)
-}
-
-func (e *Engine[K, V]) guardFrom(i, n int, f func(i int), crashed func(i int, panicked error), done func()) {
+// guardEach calls f with each number from i up to n, and then done. A panic or Goexit in
+// one call is told to crashed, and keeps f from none of the others.
+func (e *Engine[K, V]) guardEach(i, n int, f func(i int), crashed func(i int, panicked error), done func()) {
 	defer func() {
 		if i == n {
 			done()
@@ -159,7 +154,7 @@ func (e *Engine[K, V]) guardFrom(i, n int, f func(i int), crashed func(i int, pa
 		}
 		crashed(i, err)
 		// A goroutine that ends itself cannot go on.
-		e.wrapper.Go(func() { e.guardFrom(i+1, n, f, crashed, done) })
+		e.wrapper.Go(func() { e.guardEach(i+1, n, f, crashed, done) })
 	}()
 	for ; i < n; i++ {
 		f(i)

@@ -77,15 +77,13 @@ func (q *Queue) Add(keys []string, lifetime time.Duration) {
 
 // retry tries until nothing is waiting, or until Stop.
 func (q *Queue) retry() {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		select {
 		case <-time.After(pause):
 		case <-q.stop:
 			return
 		}
-		_, _ = q.Try(ctx) // what failed keeps waiting
+		_, _ = q.Try(context.Background()) // what failed keeps waiting
 		if q.idle() {
 			return
 		}
