@@ -77,6 +77,20 @@ func (s *Server) Client(opts ...func(*redis.Options)) *redis.Client {
 	return closeWith(s.tb, redis.NewClient(o))
 }
 
+// User makes an ACL user with the rules ("~app:*", "+get"), or gives one other rules, and returns the setting that has a
+// client log in as that user: s.Client(s.User("app", "secret", "~app:*", "+get")). A Restart forgets all users.
+func (s *Server) User(name, password string, rules ...string) func(*redis.Options) {
+	s.tb.Helper()
+	args := []any{"ACL", "SETUSER", name, "reset", "on", ">" + password}
+	for _, rule := range rules {
+		args = append(args, rule)
+	}
+	s.must("set ACL user", s.control(func(ctx context.Context, c *redis.Client) error {
+		return c.Do(ctx, args...).Err()
+	}))
+	return func(o *redis.Options) { o.Username, o.Password = name, password }
+}
+
 // PID is the process id of the server, 0 while it is killed or has died by itself.
 func (s *Server) PID() int {
 	if proc := s.running(); proc != nil && proc.alive() {
