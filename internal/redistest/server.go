@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +33,32 @@ type Server struct {
 func Start(tb TB, args ...string) *Server {
 	tb.Helper()
 	return launchAll(tb, 1, standalone(args...))[0]
+}
+
+// StartBinary is Start for another server that speaks Redis's language: a name or a path, as Binaries returns them.
+func StartBinary(tb TB, binary string, args ...string) *Server {
+	tb.Helper()
+	return launchBinary(tb, binary, 1, standalone(args...))[0]
+}
+
+// Binaries returns the servers that can be started here, by name or path, and the names of those that are not on PATH.
+// They are those that READTHROUGH_REDIS_SERVERS lists, with commas between them, or else the usual ones.
+func Binaries() (found, missing []string) {
+	names := os.Getenv("READTHROUGH_REDIS_SERVERS")
+	if names == "" {
+		names = "redis-server,valkey-server,redict-server,keydb-server"
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name)
+		} else {
+			found = append(found, name)
+		}
+	}
+	return found, missing
 }
 
 // standalone configures a server that keeps nothing. The args come last: the last word on a setting counts.
@@ -124,6 +152,22 @@ func (s *Server) Kill() {
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.must("restart", s.restart())
+}
+
+// Version is what the server says that it is: "redis 7.0.15", "valkey 8.0.1".
+func (s *Server) Version() string {
+	s.tb.Helper()
+	version := ""
+	s.must("version", s.control(func(ctx context.Context, c *redis.Client) error {
+		fields, err := infoOf(ctx, c, "server")
+		for _, name := range []string{"redis", "redict", "valkey"} { // the others name a redis that they are like, too
+			if v, ok := fields[name+"_version"]; ok {
+				version = name + " " + v
+			}
+		}
+		return err
+	}))
+	return version
 }
 
 // FlushAll empties the server.

