@@ -13,7 +13,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-func TestAFullRedisIsAnError(t *testing.T) {
+func TestFullRedis_IsAnError(t *testing.T) {
 	t.Parallel()
 	client := redistest.Start(t).Client()
 	s := newSingle(&direct{client: client})
@@ -71,7 +71,7 @@ func requireNothing(t *testing.T, result any) {
 	require.Contains(t, []any{nil, false, lease.Acquired{}}, result)
 }
 
-func TestAFailedRoundTripIsTheErrorOfTheCall(t *testing.T) {
+func TestCalls_ReturnErrorOfFailedRoundTrip(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			wire := &direct{fail: func(int) error { return errLost }}
@@ -84,7 +84,7 @@ func TestAFailedRoundTripIsTheErrorOfTheCall(t *testing.T) {
 }
 
 // A reply that is lost says nothing of the lease, although another of the same call has come.
-func TestAnAcquireWhoseAnswersAreLostInPartKnowsNothing(t *testing.T) {
+func TestAcquire_KnowsNothingWhenAnswersAreLostInPart(t *testing.T) {
 	for _, lost := range []string{key, own} {
 		wire := &direct{spoil: func(cmd redis.Cmder) {
 			if cmd.Name() == "get" && cmd.Args()[1] == lost {
@@ -97,7 +97,7 @@ func TestAnAcquireWhoseAnswersAreLostInPartKnowsNothing(t *testing.T) {
 	}
 }
 
-func TestAnErrorThatRedisAnswersWithIsTheErrorOfTheCall(t *testing.T) {
+func TestCalls_ReturnErrorThatRedisAnswersWith(t *testing.T) {
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
 			wire := &direct{spoil: func(cmd redis.Cmder) { cmd.SetErr(errLost) }}
@@ -115,7 +115,7 @@ type noScript struct{}
 func (noScript) Error() string { return "NOSCRIPT No matching script. Please use EVAL." }
 func (noScript) RedisError()   {}
 
-func TestAScriptThatCannotBeTaughtIsAnError(t *testing.T) {
+func TestScripts_ThatCannotBeTaughtAreErrors(t *testing.T) {
 	for name, call := range calls {
 		if !call.script {
 			continue
@@ -138,7 +138,7 @@ func TestAScriptThatCannotBeTaughtIsAnError(t *testing.T) {
 	}
 }
 
-func TestTTLsAreWholeMillisecondsAndAtLeastOne(t *testing.T) {
+func TestTTL_IsWholeMillisecondsAndAtLeastOne(t *testing.T) {
 	for given, want := range map[time.Duration]int64{
 		1:                                1,
 		time.Millisecond - 1:             1,

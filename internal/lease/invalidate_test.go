@@ -52,7 +52,7 @@ func (r *rig) present(t *testing.T, keys []string) (entries, leases []string) {
 	return entries, leases
 }
 
-func TestInvalidateDeletesEntriesAndLeases(t *testing.T) {
+func TestInvalidate_DeletesEntriesAndLeases(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for n, trips := range map[int][]int{0: nil, 1: {1}, 1000: {1000}, 1001: {1000, 1}, 2050: {1000, 1000, 50}} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -79,7 +79,7 @@ func TestInvalidateDeletesEntriesAndLeases(t *testing.T) {
 	})
 }
 
-func TestInvalidateRefusesTheFillOfAnOlderLoad(t *testing.T) {
+func TestInvalidate_RefusesFillOfOlderLoad(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		got, err := r.Acquire(r.ctx(), key, "token", ttl)
 		require.NoError(t, err)
@@ -97,7 +97,7 @@ func TestInvalidateRefusesTheFillOfAnOlderLoad(t *testing.T) {
 	})
 }
 
-func TestInvalidateDeletesKeysThatHaveNoLease(t *testing.T) {
+func TestInvalidate_DeletesKeysThatHaveNoLease(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		r.put(t, "a{b}c", "entry", ttl)
 		left, err := r.Invalidate(r.ctx(), "a{b}c")
@@ -108,7 +108,7 @@ func TestInvalidateDeletesKeysThatHaveNoLease(t *testing.T) {
 	})
 }
 
-func TestInvalidateSaysWhatIsLeftWhenRedisFailsPartWay(t *testing.T) {
+func TestInvalidate_SaysWhatIsLeftWhenRedisFailsPartWay(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		keys := manyKeys(2200)
 		r.putAll(t, keys)
@@ -128,7 +128,7 @@ func TestInvalidateSaysWhatIsLeftWhenRedisFailsPartWay(t *testing.T) {
 	})
 }
 
-func TestInvalidateSaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
+func TestInvalidate_SaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
 	refusal := errors.New("NOPERM No permissions to access a key")
 	keys := manyKeys(2050)
 	wire := &direct{spoil: func(cmd redis.Cmder) {
@@ -154,7 +154,7 @@ func TestInvalidateSaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
 	require.Equal(t, manyKeys(2050), keys, "the caller's slice is the caller's")
 }
 
-func TestTokensAreUnique(t *testing.T) {
+func TestNewToken_IsUnique(t *testing.T) {
 	const n = 1000
 	seen := make(map[string]bool, n)
 	for range n {
@@ -172,7 +172,7 @@ func keysOfAllKinds() []string {
 	return append(keys, "{", "}", "{}", "a{b}c", "{a}b", "a}b", "a{b", "{a}{b}", "}{")
 }
 
-func TestALeaseIsInTheSlotOfItsEntryOrThereIsNone(t *testing.T) {
+func TestKey_IsInSlotOfItsEntry(t *testing.T) {
 	t.Parallel()
 	// A node answers for slots as a whole cluster would, but for the data.
 	node := redistest.Start(t, "--cluster-enabled", "yes").Client()
@@ -196,7 +196,7 @@ func TestALeaseIsInTheSlotOfItsEntryOrThereIsNone(t *testing.T) {
 	require.Equal(t, own, lease.Key(key))
 }
 
-func TestEverythingWorksOnACluster(t *testing.T) {
+func TestStore_WorksOnCluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, 3, 0)
 	s := newSingle(&direct{client: cluster.Client()})

@@ -10,7 +10,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-func TestManyAreAcquiredInOneRoundTrip(t *testing.T) {
+func TestAcquire_OfManyIsOneRoundTrip(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		r.put(t, lease.Key("held"), "another", ttl)
 		r.put(t, "stored", "entry", ttl)
@@ -26,7 +26,7 @@ func TestManyAreAcquiredInOneRoundTrip(t *testing.T) {
 	})
 }
 
-func TestManyAreSettledEachByItsOwnLease(t *testing.T) {
+func TestSettle_OfManyGoesByEachLease(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for _, round := range []struct {
 			forgotten bool // by Redis: the scripts
@@ -53,7 +53,7 @@ func TestManyAreSettledEachByItsOwnLease(t *testing.T) {
 	})
 }
 
-func TestExpireMakesAnEntryStaleInPlace(t *testing.T) {
+func TestExpire_MakesEntryStaleInPlace(t *testing.T) {
 	now := time.UnixMilli(1_800_000_000_000)
 	const stale = time.Minute
 	header := func(until time.Time) string {
@@ -90,7 +90,7 @@ func TestExpireMakesAnEntryStaleInPlace(t *testing.T) {
 	}
 }
 
-func TestExpireRemovesWhatIsNoString(t *testing.T) {
+func TestExpire_RemovesWhatIsNoString(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		require.NoError(t, r.redis.LPush(r.ctx(), key, "a").Err())
 		_, err := r.Expire(r.ctx(), time.Now(), time.Minute, key)

@@ -288,7 +288,7 @@ func (s *seating) possible(try func(operation)) {
 
 // The conformance of the search goes one way to each state. This goes every way,
 // as far as that is possible, and merges nothing.
-func TestTheModelOfAFlightDoesWhatAFlightDoes(t *testing.T) {
+func TestModelOfFlight_DoesWhatFlightDoes(t *testing.T) {
 	longest := 6
 	if underRace || testing.Short() {
 		longest = 5

@@ -22,7 +22,7 @@ import (
 // load begins, reads the database, ends. Any other actor may come in between.
 // Callers do not give up here, nothing becomes stale by age, and there is one key.
 
-func TestEveryInterleavingIsCoherent(t *testing.T) {
+func TestProtocol_IsCoherentInEveryInterleaving(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -74,7 +74,7 @@ func requireCoherent(t *testing.T, s scenario) {
 }
 
 // What is merged must make no difference: then there are as many interleavings.
-func TestMergingStatesLosesNoInterleaving(t *testing.T) {
+func TestMerging_LosesNoInterleaving(t *testing.T) {
 	for _, s := range []scenario{
 		{callers: "AA", writers: "AB"},
 		{callers: "AB", writers: "A", polls: 1, leaseExpiries: 1, crashes: 1},
@@ -97,7 +97,7 @@ func TestMergingStatesLosesNoInterleaving(t *testing.T) {
 
 // Each rule of the protocol is left out once: then the search must find a schedule
 // that breaks a promise. So it can find one, and the rule is needed.
-func TestEveryHalfOfTheProtocolIsNeeded(t *testing.T) {
+func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
 	one := scenario{callers: "AA", writers: "B"}
 	two := scenario{callers: "AAB", writers: "B"} // processes that load
 	for _, c := range []struct {
@@ -154,7 +154,7 @@ func TestEveryHalfOfTheProtocolIsNeeded(t *testing.T) {
 }
 
 // A Refresh that took what it found would have to start over, for ever.
-func TestRefreshStealsTheLeaseOrGoesRoundInCircles(t *testing.T) {
+func TestProtocol_StealsLeaseToRefreshOrGoesRoundInCircles(t *testing.T) {
 	m := &model{rules: realRules(), scenario: scenario{callers: "Aa", writers: "B"}, group: newConformance(t)}
 	m.neverSteals = true
 	e := newExplorer(m)

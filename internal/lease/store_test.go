@@ -9,7 +9,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
-func TestAcquire(t *testing.T) {
+func TestAcquire_ReturnsLeaseOrEntry(t *testing.T) {
 	binary := "\x00\xff entry \r\n"
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, row := range map[string]struct {
@@ -45,7 +45,7 @@ func TestAcquire(t *testing.T) {
 	})
 }
 
-func TestAcquireTakesWhatIsNoStringForNoEntry(t *testing.T) {
+func TestAcquire_TakesWhatIsNoStringForNoEntry(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		require.NoError(t, r.redis.LPush(r.ctx(), key, "a", "b").Err())
 		got, err := r.Acquire(r.ctx(), key, "token", ttl)
@@ -59,7 +59,7 @@ func TestAcquireTakesWhatIsNoStringForNoEntry(t *testing.T) {
 	})
 }
 
-func TestALeaseThatExpiresIsFree(t *testing.T) {
+func TestAcquire_GetsLeaseThatExpired(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		got, err := r.Acquire(r.ctx(), key, "old", ttl)
 		require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestALeaseThatExpiresIsFree(t *testing.T) {
 	})
 }
 
-func TestFill(t *testing.T) {
+func TestFill_NeedsItsOwnLease(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, row := range map[string]struct {
 			holder string
@@ -111,7 +111,7 @@ func TestFill(t *testing.T) {
 	})
 }
 
-func TestRenewExtendsOnlyOnesOwn(t *testing.T) {
+func TestRenew_ExtendsOnlyItsOwnLease(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, row := range map[string]struct {
 			holder string
@@ -144,7 +144,7 @@ func TestRenewExtendsOnlyOnesOwn(t *testing.T) {
 	})
 }
 
-func TestReleaseGivesBackOnlyOnesOwn(t *testing.T) {
+func TestRelease_GivesBackOnlyItsOwnLease(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, row := range map[string]struct {
 			holder string
@@ -174,7 +174,7 @@ func TestReleaseGivesBackOnlyOnesOwn(t *testing.T) {
 	})
 }
 
-func TestStealTakesTheLeaseWhoeverHoldsIt(t *testing.T) {
+func TestSteal_TakesLeaseWhoeverHoldsIt(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, holder := range map[string]string{"another": "another", "nobody": ""} {
 			t.Run(name, func(t *testing.T) {
@@ -198,7 +198,7 @@ func TestStealTakesTheLeaseWhoeverHoldsIt(t *testing.T) {
 	})
 }
 
-func TestSetStoresAndDeletesTheLease(t *testing.T) {
+func TestSet_StoresAndDeletesLease(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, row := range map[string]struct {
 			holder string
@@ -228,7 +228,7 @@ func TestSetStoresAndDeletesTheLease(t *testing.T) {
 	})
 }
 
-func TestSetStoresUnderKeysThatHaveNoLease(t *testing.T) {
+func TestSet_StoresUnderKeysThatHaveNoLease(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for _, ttl := range []time.Duration{ttl, 0} {
 			require.NoError(t, r.Set(r.ctx(), "a{b}c", []byte("set"), ttl))
@@ -240,7 +240,7 @@ func TestSetStoresUnderKeysThatHaveNoLease(t *testing.T) {
 }
 
 // The first call of a Store takes no trip more, whether Redis knows the script or not: it is sent by its text.
-func TestARedisThatHasForgottenTheScriptsIsTaughtThemAgain(t *testing.T) {
+func TestScripts_AreTaughtAgainToRedisThatForgotThem(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, run := range map[string]func(*rig) (bool, error){
 			"fill":    func(r *rig) (bool, error) { return r.Fill(r.ctx(), key, "token", []byte("entry"), ttl) },

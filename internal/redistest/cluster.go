@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ type Cluster struct {
 	tb      TB
 	nodes   []*Server // the masters, by their slots, then the replicas: those of the first master, of the second, ...
 	masters int
+	proxies []*Proxy // of the nodes, or none
 }
 
 // StartCluster runs a cluster until the test ends. All slots are served, spread evenly over the masters in order, and
@@ -64,8 +66,55 @@ func (c *Cluster) Nodes() []*Server { return slices.Clone(c.nodes) }
 // Masters are the servers that were made masters, in the order of their slots. A failover does not change the list.
 func (c *Cluster) Masters() []*Server { return slices.Clone(c.nodes[:c.masters]) }
 
-// Addrs are the addresses of all nodes, in the order of Nodes.
-func (c *Cluster) Addrs() []string { return addrsOf(c.nodes) }
+// Proxies puts a proxy before each node, in the order of Nodes, and returns when all nodes announce the proxies'
+// ports, so that clients, those that were there before too, go through them. Replicas follow their masters through
+// them as well; the bus, on which nodes hear of each other, is left alone.
+func (c *Cluster) Proxies() []*Proxy {
+	c.tb.Helper()
+	for _, s := range c.nodes {
+		p := StartProxy(c.tb, s.Addr())
+		c.proxies = append(c.proxies, p)
+		_, port, _ := net.SplitHostPort(p.Addr())
+		s.must("announce a proxy", s.control(func(ctx context.Context, r *redis.Client) error {
+			return r.ConfigSet(ctx, "cluster-announce-port", port).Err()
+		}))
+	}
+	for _, s := range c.nodes {
+		s.must("announce the proxies", poll(formLimit, func() error { return s.announces(c.Addrs(), c.masters) }))
+	}
+	return slices.Clone(c.proxies)
+}
+
+// announces is nil when the node, whole in its cluster, sends clients to addrs and nowhere else.
+func (s *Server) announces(addrs []string, masters int) error {
+	if err := s.inCluster(len(addrs), masters); err != nil {
+		return err
+	}
+	return s.control(func(ctx context.Context, r *redis.Client) error {
+		//lint:ignore SA1019 as in inCluster
+		ranges, err := r.ClusterSlots(ctx).Result()
+		for _, part := range ranges {
+			for _, node := range part.Nodes {
+				if !slices.Contains(addrs, node.Addr) {
+					err = errors.Join(err, fmt.Errorf("%s announces %s", s.Addr(), node.Addr))
+				}
+			}
+		}
+		return err
+	})
+}
+
+// Addrs are the addresses of all nodes, or of their proxies if there are any, in the order of Nodes.
+func (c *Cluster) Addrs() []string {
+	if c.proxies == nil {
+		return addrsOf(c.nodes)
+	}
+	addrs := make([]string, len(c.proxies))
+	for i, p := range c.proxies {
+		addrs[i] = p.Addr()
+	}
+	return addrs
+}
 
 // URL is redis-cluster://host:port,host:port,... with all nodes.
 func (c *Cluster) URL() string { return "redis-cluster://" + strings.Join(c.Addrs(), ",") }

@@ -3,6 +3,9 @@
 // cache has to survive and what no imitation of Redis shows. [Process] adds a second process of the fleet: the test
 // binary itself, started once more.
 //
+// [StartProxy] puts a proxy before a server, [Cluster.Proxies] one before each node, which delay, hold, drop and
+// duplicate packets and cut connections. [Server.User] makes ACL users.
+//
 // Everything listens on free ports of the loopback interface, keeps nothing on disk beyond the test's TempDir, and
 // ends with the test: by Cleanup, or, on Linux, by the kernel when the test process dies before its Cleanup ran.
 //

@@ -34,7 +34,12 @@ type configure func(s *Server) error
 // launchAll starts n servers at once, since waiting for them one after the other would be most of a cluster's start.
 func launchAll(tb TB, n int, conf configure) []*Server {
 	tb.Helper()
-	binary := requireRedis(tb)
+	return launchBinary(tb, requireRedis(tb), n, conf)
+}
+
+// launchBinary is launchAll for servers of that binary.
+func launchBinary(tb TB, binary string, n int, conf configure) []*Server {
+	tb.Helper()
 	servers := make([]*Server, n)
 	for i := range servers {
 		servers[i] = &Server{tb: tb, binary: binary, dir: tb.TempDir()}
@@ -48,7 +53,7 @@ func launchAll(tb TB, n int, conf configure) []*Server {
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
-		tb.Fatalf("redistest: start redis-server: %v", err)
+		tb.Fatalf("redistest: start %s: %v", binary, err)
 	}
 	return servers
 }
@@ -135,13 +140,13 @@ func (s *Server) whyDied() error {
 	const enough = 2000
 	log, err := os.ReadFile(s.logPath())
 	if err != nil {
-		return fmt.Errorf("%w: redis-server ended: %w", errHopeless, err)
+		return fmt.Errorf("%w: %s ended: %w", errHopeless, s.binary, err)
 	}
 	reason := errHopeless
 	if bytes.Contains(log, []byte("Address already in use")) {
 		reason = errPortTaken
 	}
-	return fmt.Errorf("%w: redis-server %s ended:\n%s", reason, s.Addr(), log[max(0, len(log)-enough):])
+	return fmt.Errorf("%w: %s %s ended:\n%s", reason, s.binary, s.Addr(), log[max(0, len(log)-enough):])
 }
 
 func (s *Server) logPath() string { return filepath.Join(s.dir, "redis.log") }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,6 +33,32 @@ type Server struct {
 func Start(tb TB, args ...string) *Server {
 	tb.Helper()
 	return launchAll(tb, 1, standalone(args...))[0]
+}
+
+// StartBinary is Start for another server that speaks Redis's language: a name or a path, as Binaries returns them.
+func StartBinary(tb TB, binary string, args ...string) *Server {
+	tb.Helper()
+	return launchBinary(tb, binary, 1, standalone(args...))[0]
+}
+
+// Binaries returns the servers that can be started here, by name or path, and the names of those that are not on PATH.
+// They are those that READTHROUGH_REDIS_SERVERS lists, with commas between them, or else the usual ones.
+func Binaries() (found, missing []string) {
+	names := os.Getenv("READTHROUGH_REDIS_SERVERS")
+	if names == "" {
+		names = "redis-server,valkey-server,redict-server,keydb-server"
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			continue
+		}
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name)
+		} else {
+			found = append(found, name)
+		}
+	}
+	return found, missing
 }
 
 // standalone configures a server that keeps nothing. The args come last: the last word on a setting counts.
@@ -77,6 +105,20 @@ func (s *Server) Client(opts ...func(*redis.Options)) *redis.Client {
 	return closeWith(s.tb, redis.NewClient(o))
 }
 
+// User makes an ACL user with the rules ("~app:*", "+get"), or gives one other rules, and returns the setting that has a
+// client log in as that user: s.Client(s.User("app", "secret", "~app:*", "+get")). A Restart forgets all users.
+func (s *Server) User(name, password string, rules ...string) func(*redis.Options) {
+	s.tb.Helper()
+	args := []any{"ACL", "SETUSER", name, "reset", "on", ">" + password}
+	for _, rule := range rules {
+		args = append(args, rule)
+	}
+	s.must("set ACL user", s.control(func(ctx context.Context, c *redis.Client) error {
+		return c.Do(ctx, args...).Err()
+	}))
+	return func(o *redis.Options) { o.Username, o.Password = name, password }
+}
+
 // PID is the process id of the server, 0 while it is killed or has died by itself.
 func (s *Server) PID() int {
 	if proc := s.running(); proc != nil && proc.alive() {
@@ -110,6 +152,22 @@ func (s *Server) Kill() {
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.must("restart", s.restart())
+}
+
+// Version is what the server says that it is: "redis 7.0.15", "valkey 8.0.1".
+func (s *Server) Version() string {
+	s.tb.Helper()
+	version := ""
+	s.must("version", s.control(func(ctx context.Context, c *redis.Client) error {
+		fields, err := infoOf(ctx, c, "server")
+		for _, name := range []string{"redis", "redict", "valkey"} { // the others name a redis that they are like, too
+			if v, ok := fields[name+"_version"]; ok {
+				version = name + " " + v
+			}
+		}
+		return err
+	}))
+	return version
 }
 
 // FlushAll empties the server.

@@ -183,3 +183,14 @@ func TestStart_SkipsOrFailsTestWithoutRedis(t *testing.T) {
 		})
 	}
 }
+
+func TestBinaries_AreThoseThatAreListedAndThere(t *testing.T) {
+	needRedis(t)
+	t.Setenv("READTHROUGH_REDIS_SERVERS", "redis-server, no-such-server,")
+
+	found, missing := redistest.Binaries()
+
+	require.Equal(t, []string{"redis-server"}, found)
+	assert.Equal(t, []string{"no-such-server"}, missing)
+	assert.Regexp(t, `^redis \d+\.\d+`, redistest.StartBinary(t, found[0]).Version())
+}
