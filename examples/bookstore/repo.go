@@ -53,8 +53,9 @@ func sqliteDSN(path string) (string, error) {
 		abs = "/" + abs // a Windows drive: file:///C:/...
 	}
 	options := url.Values{
-		"_busy_timeout": {"5000"}, // in milliseconds: wait for another writer, do not fail at once
-		"_journal_mode": {"WAL"},  // readers go on while a writer writes
+		// In milliseconds: wait for another writer, do not fail at once. That holds for all that is done here;
+		// a change to the journal mode WAL is the one thing for which SQLite does not wait.
+		"_busy_timeout": {"5000"},
 		"_txlock":       {"immediate"},
 	}
 	uri := url.URL{Scheme: "file", Path: abs, RawQuery: options.Encode()}
