@@ -80,7 +80,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		OpenFor:  settings.breaker.openFor,
 		OnState:  c.onBreaker,
 	})
-	c.leases = lease.NewStore(c.mux)
+	c.leases = lease.NewStore(c.mux, settings.prefix)
 	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
 }

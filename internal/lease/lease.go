@@ -4,8 +4,9 @@
 // invalidating an entry deletes its lease too. The idea is that of memcached's
 // leases (Nishtala et al., Scaling Memcache at Facebook, NSDI 2013).
 //
-// The lease of an entry K is the key {K}:lease, which is in K's hash slot on
-// every cluster. Its value is a token that only the holder knows.
+// The lease of an entry K is the key prefix:{K}:lease, which is in K's hash slot on every
+// cluster and begins like K, for access rules that go by the prefix. Its value is a token
+// that only the holder knows.
 package lease
 
 import (
@@ -21,9 +22,9 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-// Doer sends commands to Redis in one round trip. When the error is nil, each
-// command has its own result, which on a cluster may be that its node failed; else
-// the commands must not be looked at.
+// Doer sends commands to Redis in one round trip, those of one hash slot in their order.
+// When the error is nil, each command has its own result, which on a cluster may be that
+// its node failed; else the commands must not be looked at.
 type Doer interface {
 	Do(ctx context.Context, cmds ...redis.Cmder) error
 	Force(ctx context.Context, cmds ...redis.Cmder) error
@@ -32,14 +33,21 @@ type Doer interface {
 // Store is the leases, and the entries that they protect, in one Redis.
 type Store struct {
 	redis  Doer
+	prefix string   // of the keys of leases: empty, or with a colon at its end
 	taught sync.Map // the hashes of the scripts that were sent by their text
 }
 
-// NewStore returns the leases in the Redis that do speaks to.
-func NewStore(do Doer) *Store { return &Store{redis: do} }
+// NewStore returns the leases in the Redis that do speaks to. Their keys begin with prefix
+// and a colon, unless it is empty.
+func NewStore(do Doer, prefix string) *Store {
+	if prefix != "" {
+		prefix += ":"
+	}
+	return &Store{redis: do, prefix: prefix}
+}
 
-// Key is the key of the lease of the entry at key.
-func Key(key string) string { return "{" + key + "}:lease" }
+// Key returns the key of the lease of the entry at key.
+func (s *Store) Key(key string) string { return s.prefix + "{" + key + "}:lease" }
 
 // Protects reports whether the entry at key can have a lease. Braces in the key
 // would move the lease to another slot; no wrapper makes such keys.
@@ -47,9 +55,6 @@ func Protects(key string) bool { return !strings.ContainsAny(key, "{}") }
 
 // NewToken returns a token that nobody can guess and that no other lease has.
 func NewToken() string { return rand.Text() }
-
-// maxKeys is how many keys one round trip is about.
-const maxKeys = 1000
 
 // Request asks for the lease of one entry.
 type Request struct {
@@ -71,9 +76,9 @@ type Acquired struct {
 func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
-		asked[i] = newAcquire(ctx, requests[i])
+		asked[i] = newAcquire(ctx, s.Key(requests[i].Key), requests[i])
 		return asked[i].cmds()
-	}, func(i int, err error) {
+	}, func(i int, _ []redis.Cmder, err error) {
 		if answers[i].Err = err; err == nil {
 			answers[i] = asked[i].answer()
 		}
@@ -88,8 +93,7 @@ type acquire struct {
 	token         string
 }
 
-func newAcquire(ctx context.Context, r Request) acquire {
-	lease := Key(r.Key)
+func newAcquire(ctx context.Context, lease string, r Request) acquire {
 	if r.Steal {
 		return acquire{set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
 	}
@@ -151,19 +155,20 @@ type Outcome struct {
 // Settle stores the entries whose token still is the lease, and releases the
 // leases, in one round trip.
 func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
-	return run(ctx, s, s.redis.Do, settlements, func(e Settlement) call {
+	return s.run(ctx, s.redis.Do, len(settlements), func(i int, again bool) []redis.Cmder {
+		e := &settlements[i]
 		if e.Entry == nil {
-			return call{release, []string{Key(e.Key)}, []any{e.Token}}
+			return s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)
 		}
-		return call{fill, []string{Key(e.Key), e.Key}, []any{e.Token, e.Entry, millis(e.TTL)}}
+		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
 	})
 }
 
 // Renew makes the leases last for their TTL from now, where their token still is
 // the lease.
 func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
-	return run(ctx, s, s.redis.Do, requests, func(r Request) call {
-		return call{renew, []string{Key(r.Key)}, []any{r.Token, millis(r.TTL)}}
+	return s.run(ctx, s.redis.Do, len(requests), func(i int, again bool) []redis.Cmder {
+		return s.call(ctx, again, renew, []string{s.Key(requests[i].Key)}, requests[i].Token, millis(requests[i].TTL))
 	})
 }
 
@@ -177,82 +182,53 @@ type Item struct {
 // Set stores the entries and deletes their leases: what was being loaded is older.
 // The keys in left may not have got their entry.
 func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
-	outcomes := run(ctx, s, s.redis.Force, items, func(item Item) call {
-		keys := []string{Key(item.Key), item.Key}
-		if !Protects(item.Key) {
-			keys[0] = item.Key // it has no lease to be deleted
+	keys := make([]string, len(items))
+	for i, item := range items {
+		keys[i] = item.Key
+	}
+	return s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
+		words := []any{"set", keys[i], items[i].Entry}
+		if items[i].TTL > 0 {
+			words = append(words, "px", millis(items[i].TTL))
 		}
-		return call{set, keys, []any{item.Entry, millis(item.TTL)}}
+		return []redis.Cmder{redis.NewCmd(ctx, words...)}
 	})
-	return failures(outcomes, func(i int) string { return items[i].Key })
 }
 
 // Expire makes the entries at keys stale as of now, keeps them for no longer than
 // stale from now, and deletes their leases: what was being loaded is as old as
 // they are. The keys in left may still have a fresh entry.
 func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
-	args := []any{entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale)}
-	outcomes := run(ctx, s, s.redis.Force, keys, func(key string) call {
-		return call{expire, []string{Key(key), key}, args}
+	return s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
+		return s.call(ctx, again, expire, keys[i:i+1], entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale))
 	})
-	return failures(outcomes, func(i int) string { return keys[i] })
-}
-
-// failures is the keys of the outcomes that failed, and the last of their errors.
-func failures(outcomes []Outcome, key func(int) string) (left []string, err error) {
-	for i, o := range outcomes {
-		if o.Err != nil {
-			left, err = append(left, key(i)), o.Err
-		}
-	}
-	return left, err
 }
 
 // Invalidate deletes the entries at keys and their leases, so that no load that
 // began before can be stored. The keys in left may still have their entry.
 func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, err error) {
-	outcomes := sendEach(ctx, s.redis.Force, keys, func(key string) redis.Cmder {
-		if !Protects(key) {
-			return redis.NewIntCmd(ctx, "unlink", key)
-		}
-		return redis.NewIntCmd(ctx, "unlink", key, Key(key))
+	return s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
+		return []redis.Cmder{redis.NewCmd(ctx, "unlink", keys[i])}
 	})
-	return failures(outcomes, func(i int) string { return keys[i] })
 }
 
-// send sends the commands of n items, maxKeys of them in each round trip, and tells
-// answer how that of each went. After one that failed the rest is not sent: it would
-// fail alike.
-func send(ctx context.Context, do do, n int, cmdsOf func(i int) []redis.Cmder, answer func(i int, err error)) {
-	var err error
-	for start := 0; start < n; start += maxKeys {
-		end := min(start+maxKeys, n)
-		if err == nil {
-			var cmds []redis.Cmder
-			for i := start; i < end; i++ {
-				cmds = append(cmds, cmdsOf(i)...)
-			}
-			err = do(ctx, cmds...)
+// write deletes the lease of each of keys and changes its entry by what change returns, in
+// one round trip. The lease goes first: from then on no older load can be stored, and what
+// a newer one stores before the change has come is no harm to lose. A command has one key,
+// since a cluster that moves a slot refuses commands of two (TRYAGAIN).
+func (s *Store) write(ctx context.Context, keys []string, change func(i int, again bool) []redis.Cmder) (left []string, err error) {
+	outcomes := s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
+		if !Protects(keys[i]) {
+			return change(i, again)
 		}
-		for i := start; i < end; i++ {
-			answer(i, err)
+		return append([]redis.Cmder{newAhead(ctx, "unlink", s.Key(keys[i]))}, change(i, again)...)
+	})
+	for i, o := range outcomes {
+		if o.Err != nil {
+			left, err = append(left, keys[i]), o.Err
 		}
 	}
-}
-
-// sendEach is send for items of one command each, whose error is the Outcome's.
-func sendEach[T any](ctx context.Context, do do, items []T, cmdFor func(T) redis.Cmder) []Outcome {
-	cmds, outcomes := make([]redis.Cmder, len(items)), make([]Outcome, len(items))
-	send(ctx, do, len(items), func(i int) []redis.Cmder {
-		cmds[i] = cmdFor(items[i])
-		return cmds[i : i+1]
-	}, func(i int, err error) {
-		if err == nil {
-			err = cmds[i].Err()
-		}
-		outcomes[i] = Outcome{err == nil, err}
-	})
-	return outcomes
+	return left, err
 }
 
 // millis is d in whole milliseconds, at least one if it is anything at all: Redis

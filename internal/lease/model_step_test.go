@@ -17,8 +17,8 @@ type rules struct {
 	settling         verb // what is called before a fill or release is sent: leave
 	marksLate        bool // the acquire's mark is taken when it is answered: no
 	fillsAnyway      bool // without the lease: no
-	keepsLease       bool // Invalidate deletes the entry alone: no
-	entryBeforeLease bool // Invalidate deletes the two one after the other: no
+	keepsLease       bool // a write leaves the lease alone: no
+	entryBeforeLease bool // a write changes the entry first, and then deletes the lease: no
 	waitsForever     bool // for the process that holds the lease: no
 	neverSteals      bool // a Refresh takes what it finds: no
 }
@@ -249,22 +249,10 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 		w.db++
 		wr.at, wr.version = wrote, w.db
 	case wrote:
-		switch {
-		case m.sets == int(i)+1:
-			w.entry = wr.version
-			w.setLease(0)
-		case m.entryBeforeLease:
-			w.entry, wr.at = 0, halfDeleted
-			return true
-		default:
-			w.entry = 0
-			if !m.keepsLease {
-				w.setLease(0)
-			}
-		}
-		wr.at = deleted
-	case halfDeleted:
-		w.setLease(0)
+		m.write(w, wr, i, m.entryBeforeLease)
+		wr.at = halfDone
+	case halfDone:
+		m.write(w, wr, i, !m.entryBeforeLease)
 		wr.at = deleted
 	case deleted:
 		m.group.do(&w.seatings[m.writerIn(int(i))], operation{verb: forget})
@@ -274,6 +262,18 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 		return false
 	}
 	return true
+}
+
+// write is one of the two commands of an Invalidate or Set: others may come between them.
+func (m *model) write(w *world, wr *writer, i uint8, entry bool) {
+	switch {
+	case !entry && !m.keepsLease:
+		w.setLease(0)
+	case entry && m.sets == int(i)+1:
+		w.entry = wr.version
+	case entry:
+		w.entry = 0
+	}
 }
 
 // stepFlight is the run of load.go. over says that LeaseWait has passed.
@@ -340,7 +340,10 @@ func (w *world) apply(c command) bool {
 		return false
 	case unlinkCmd:
 		w.entry = 0
+		return false
+	case unleaseCmd:
 		w.setLease(0)
+		w.orphan(command{kind: unlinkCmd}) // comes after it
 		return false
 	}
 	if w.lease != c.token {
@@ -498,7 +501,10 @@ func (m *model) crash(w *world) {
 		if wr.done() || m.writerIn(i) != crasher {
 			continue
 		}
-		if wr.at == wrote {
+		switch wr.at {
+		case wrote:
+			w.orphan(command{kind: unleaseCmd})
+		case halfDone:
 			w.orphan(command{kind: unlinkCmd})
 		}
 		w.writers[i] = writer{at: crashed}

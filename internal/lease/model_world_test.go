@@ -64,10 +64,10 @@ type writer struct {
 type writerStage uint8
 
 const (
-	idle        writerStage = iota
-	wrote                   // the database has it, Redis does not know yet
-	halfDeleted             // of an Invalidate that is not atomic
-	deleted                 // Redis has done it, the call has not returned
+	idle     writerStage = iota
+	wrote                // the database has it, Redis does not know yet
+	halfDone             // Redis has deleted the lease
+	deleted              // Redis has done it, the call has not returned
 	returned
 	crashed
 )
@@ -115,6 +115,7 @@ const (
 	fillCmd
 	releaseCmd
 	unlinkCmd
+	unleaseCmd
 )
 
 func (c caller) done() bool { return c.at == served || c.at == vanished }

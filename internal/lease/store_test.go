@@ -233,7 +233,7 @@ func TestSetStoresUnderKeysThatHaveNoLease(t *testing.T) {
 		for _, ttl := range []time.Duration{ttl, 0} {
 			require.NoError(t, r.Set(r.ctx(), "a{b}c", []byte("set"), ttl))
 			r.requireKey(t, "a{b}c", "set", ttl)
-			require.Equal(t, []any{2, "a{b}c", "a{b}c"}, r.wire.last()[2:5], "a cluster refuses keys of two slots")
+			require.Len(t, r.wire.sent[len(r.wire.sent)-1], 1, "it has no lease to delete")
 		}
 		require.Equal(t, len(r.wire.sent), r.wire.forced)
 	})
@@ -246,7 +246,10 @@ func TestARedisThatHasForgottenTheScriptsIsTaughtThemAgain(t *testing.T) {
 			"fill":    func(r *rig) (bool, error) { return r.Fill(r.ctx(), key, "token", []byte("entry"), ttl) },
 			"renew":   func(r *rig) (bool, error) { return r.Renew(r.ctx(), key, "token", ttl) },
 			"release": func(r *rig) (bool, error) { return r.Release(r.ctx(), key, "token") },
-			"set":     func(r *rig) (bool, error) { return true, r.Set(r.ctx(), key, []byte("entry"), ttl) },
+			"expire": func(r *rig) (bool, error) {
+				_, err := r.Expire(r.ctx(), time.Now(), ttl, key)
+				return true, err
+			},
 		} {
 			t.Run(name, func(t *testing.T) {
 				r.reset(t)
@@ -259,9 +262,9 @@ func TestARedisThatHasForgottenTheScriptsIsTaughtThemAgain(t *testing.T) {
 					return len(r.wire.sent) - before
 				}
 				require.Equal(t, 1, trips(), "sent by its text")
-				require.Equal(t, "eval", r.wire.sent[len(r.wire.sent)-1][0].Name())
+				require.Equal(t, "eval", r.wire.last()[0])
 				require.Equal(t, 1, trips(), "known by its hash")
-				require.Equal(t, "evalsha", r.wire.sent[len(r.wire.sent)-1][0].Name())
+				require.Equal(t, "evalsha", r.wire.last()[0])
 				require.NoError(t, r.redis.ScriptFlush(r.ctx()).Err())
 				require.Equal(t, 2, trips(), "forgotten")
 				require.Equal(t, 1, trips())
