@@ -1,6 +1,7 @@
 package fill
 
 import (
+	"errors"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/lease"
@@ -28,7 +29,8 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	took := time.Since(began)
 	for i, r := range rs {
 		e.noteFill(r, outcomes[i], took)
-		r.OnSettle(outcomes[i].Kept, outcomes[i].Err != nil)
+		failed := outcomes[i].Err != nil && !errors.Is(outcomes[i].Err, lease.ErrRefused)
+		r.OnSettle(outcomes[i].Kept, failed)
 	}
 }
 

@@ -2,6 +2,7 @@ package fill
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -70,9 +71,10 @@ func (e *Engine[K, V]) note(r *loadRun[K, V], kind Event, took time.Duration, er
 	e.wrapper.Note(r.flight.Context(), kind, r.flight.Key, took, err)
 }
 
-// noteRedis notes that a step of r has failed, if it has.
+// noteRedis notes that a step of r has failed, if it has. What Redis refuses is told once,
+// by lease.Store.
 func (e *Engine[K, V]) noteRedis(r *loadRun[K, V], err error) {
-	if err != nil {
+	if err != nil && !errors.Is(err, lease.ErrRefused) {
 		e.note(r, RedisFailed, 0, err)
 	}
 }

@@ -222,7 +222,7 @@ func TestALeaseIsInTheSlotOfItsEntryOrThereIsNone(t *testing.T) {
 		if lease.Protects(key) {
 			protected++
 			for _, prefix := range []string{"", "app", "a:b"} {
-				own := lease.NewStore(nil, prefix).Key(key)
+				own := lease.NewStore(nil, lease.Config{Prefix: prefix}).Key(key)
 				require.Equal(t, slot(key), slot(own), "%q", key)
 				require.NotEqual(t, key, own)
 			}
@@ -230,8 +230,8 @@ func TestALeaseIsInTheSlotOfItsEntryOrThereIsNone(t *testing.T) {
 	}
 	require.Greater(t, len(slots), 50, "the keys are spread")
 	require.Equal(t, len(keysOfAllKinds())-9, protected, "all but those with braces")
-	require.Equal(t, own, lease.NewStore(nil, "").Key(key))
-	require.Equal(t, "app:{app:user:1}:lease", lease.NewStore(nil, "app").Key(key))
+	require.Equal(t, own, lease.NewStore(nil, lease.Config{}).Key(key))
+	require.Equal(t, "app:{app:user:1}:lease", lease.NewStore(nil, lease.Config{Prefix: "app"}).Key(key))
 }
 
 func TestEverythingWorksOnACluster(t *testing.T) {

@@ -10,9 +10,11 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,21 +35,35 @@ type Doer interface {
 // Store is the leases, and the entries that they protect, in one Redis.
 type Store struct {
 	redis  Doer
-	prefix string   // of the keys of leases: empty, or with a colon at its end
+	config Config
 	taught sync.Map // the hashes of the scripts that were sent by their text
+
+	// What Redis may refuse: unlinks stands for UNLINK, hashes for EVALSHA, expiries for
+	// the script of Expire.
+	scripts, transactions, unlinks, hashes, expiries way
 }
 
-// NewStore returns the leases in the Redis that do speaks to. Their keys begin with prefix
-// and a colon, unless it is empty.
-func NewStore(do Doer, prefix string) *Store {
-	if prefix != "" {
-		prefix += ":"
+// Config is what a Store is told of its Redis.
+type Config struct {
+	Prefix string // the keys of leases begin with it and a colon; empty: they do not
+	// Watch runs a transaction for as long as ctx allows. It is used where Redis refuses
+	// scripts; nil: it is not.
+	Watch func(ctx context.Context, f func(*redis.Tx) error, keys ...string) error
+	// OnRefused is told once of each thing that Redis begins to refuse, and what is done
+	// instead. It is tried again each 30 seconds. Nil: nobody is told.
+	OnRefused func(err error)
+}
+
+// NewStore returns the leases in the Redis that do speaks to.
+func NewStore(do Doer, c Config) *Store {
+	if c.Prefix != "" {
+		c.Prefix += ":"
 	}
-	return &Store{redis: do, prefix: prefix}
+	return &Store{redis: do, config: c}
 }
 
 // Key returns the key of the lease of the entry at key.
-func (s *Store) Key(key string) string { return s.prefix + "{" + key + "}:lease" }
+func (s *Store) Key(key string) string { return s.config.Prefix + "{" + key + "}:lease" }
 
 // Protects reports whether the entry at key can have a lease. Braces in the key
 // would move the lease to another slot; no wrapper makes such keys.
@@ -72,8 +88,12 @@ type Acquired struct {
 	Err   error  // nothing of this is known
 }
 
-// Acquire asks for the leases of all requests, and for the entries, in one round trip.
+// Acquire asks for the leases of all requests, and for the entries, in one round trip. If
+// a lease would be of no use it asks nothing, and the answers are ErrRefused.
 func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
+	if !s.stores() {
+		return slices.Repeat([]Acquired{{Err: ErrRefused}}, len(requests))
+	}
 	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
 		asked[i] = newAcquire(ctx, s.Key(requests[i].Key), requests[i])
@@ -153,23 +173,64 @@ type Outcome struct {
 }
 
 // Settle stores the entries whose token still is the lease, and releases the
-// leases, in one round trip.
+// leases, in one round trip. Where it cannot, the lease is deleted all the same, and the
+// Outcome is ErrRefused.
 func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
-	return s.run(ctx, s.redis.Do, len(settlements), func(i int, again bool) []redis.Cmder {
+	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
 		e := &settlements[i]
 		if e.Entry == nil {
 			return s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)
 		}
 		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
+	}, func(i int) transaction {
+		e, lease := &settlements[i], s.Key(settlements[i].Key)
+		cmds := [][]any{s.unlink(lease)}
+		if e.Entry != nil {
+			cmds = append(cmds, setting(e.Key, e.Entry, e.TTL))
+		}
+		return transaction{lease, e.Token, cmds}
 	})
+	s.abandon(ctx, settlements, outcomes)
+	return outcomes
+}
+
+// abandon deletes the leases that could not be given back in a better way. If one has come
+// to another process meanwhile, its fill will be refused, which harms nothing else.
+func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes []Outcome) {
+	var refused []int
+	for i, o := range outcomes {
+		if o.Err == ErrRefused { //nolint:errorlint // the very one
+			refused = append(refused, i)
+		}
+	}
+	deleted := s.run(ctx, s.redis.Do, len(refused), func(j int, _ bool) []redis.Cmder {
+		return []redis.Cmder{redis.NewCmd(ctx, s.unlink(s.Key(settlements[refused[j]].Key))...)}
+	})
+	for j, i := range refused {
+		if deleted[j].Err != nil {
+			outcomes[i].Err = deleted[j].Err
+		}
+	}
 }
 
 // Renew makes the leases last for their TTL from now, where their token still is
 // the lease.
 func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
-	return s.run(ctx, s.redis.Do, len(requests), func(i int, again bool) []redis.Cmder {
+	return s.underLease(ctx, len(requests), func(i int, again bool) []redis.Cmder {
 		return s.call(ctx, again, renew, []string{s.Key(requests[i].Key)}, requests[i].Token, millis(requests[i].TTL))
+	}, func(i int) transaction {
+		lease, token := s.Key(requests[i].Key), requests[i].Token
+		return transaction{lease, token, [][]any{setting(lease, token, requests[i].TTL)}}
 	})
+}
+
+// setting returns the command that sets a key; a ttl of zero: until it is deleted.
+func setting(key string, value any, ttl time.Duration) []any {
+	words := []any{"set", key, value}
+	if ttl > 0 {
+		words = append(words, "px", millis(ttl))
+	}
+	return words
 }
 
 // Item is an entry to be stored.
@@ -186,43 +247,56 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 	for i, item := range items {
 		keys[i] = item.Key
 	}
-	return s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
-		words := []any{"set", keys[i], items[i].Entry}
-		if items[i].TTL > 0 {
-			words = append(words, "px", millis(items[i].TTL))
-		}
-		return []redis.Cmder{redis.NewCmd(ctx, words...)}
-	})
+	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
+		return []redis.Cmder{redis.NewCmd(ctx, setting(keys[i], items[i].Entry, items[i].TTL)...)}
+	}))
 }
 
 // Expire makes the entries at keys stale as of now, keeps them for no longer than
 // stale from now, and deletes their leases: what was being loaded is as old as
-// they are. The keys in left may still have a fresh entry.
+// they are. Entries with which Redis refuses to do so are invalidated. The keys in left
+// may still have a fresh entry.
 func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
-	return s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
+	if !s.expiries.open() {
+		return s.Invalidate(ctx, keys...)
+	}
+	outcomes := s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
 		return s.call(ctx, again, expire, keys[i:i+1], entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale))
 	})
+	var refused []string
+	for i := range outcomes {
+		if s.check(&s.expiries, outcomes[i].Err, "Expire invalidates instead") == ErrRefused { //nolint:errorlint // the very one
+			refused, outcomes[i].Err = append(refused, keys[i]), nil
+		}
+	}
+	left, err = failures(keys, outcomes)
+	more, failed := s.Invalidate(ctx, refused...)
+	return append(left, more...), cmp.Or(failed, err)
 }
 
 // Invalidate deletes the entries at keys and their leases, so that no load that
 // began before can be stored. The keys in left may still have their entry.
 func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, err error) {
-	return s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
-		return []redis.Cmder{redis.NewCmd(ctx, "unlink", keys[i])}
-	})
+	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
+		return []redis.Cmder{redis.NewCmd(ctx, s.unlink(keys[i])...)}
+	}))
 }
 
 // write deletes the lease of each of keys and changes its entry by what change returns, in
 // one round trip. The lease goes first: from then on no older load can be stored, and what
 // a newer one stores before the change has come is no harm to lose. A command has one key,
 // since a cluster that moves a slot refuses commands of two (TRYAGAIN).
-func (s *Store) write(ctx context.Context, keys []string, change func(i int, again bool) []redis.Cmder) (left []string, err error) {
-	outcomes := s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
+func (s *Store) write(ctx context.Context, keys []string, change func(i int, again bool) []redis.Cmder) []Outcome {
+	return s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
 		if !Protects(keys[i]) {
 			return change(i, again)
 		}
-		return append([]redis.Cmder{newAhead(ctx, "unlink", s.Key(keys[i]))}, change(i, again)...)
+		return append([]redis.Cmder{newAhead(ctx, s.unlink(s.Key(keys[i])))}, change(i, again)...)
 	})
+}
+
+// failures returns the keys of the outcomes that failed, and the last of their errors.
+func failures(keys []string, outcomes []Outcome) (left []string, err error) {
 	for i, o := range outcomes {
 		if o.Err != nil {
 			left, err = append(left, keys[i]), o.Err

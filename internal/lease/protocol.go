@@ -63,6 +63,15 @@ func (p *Protocol) OnAcquire(held, usable, failed bool) {
 	}
 }
 
+// OnRefused goes on after an Acquire that was not sent, since Redis refuses what it takes
+// to store a value under a lease. A load that nobody waits for would be of no use.
+func (p *Protocol) OnRefused() {
+	yields := p.Yields
+	if *p = Alone(); yields {
+		p.Audience, p.Step = Nobody, Finish
+	}
+}
+
 // OnWait goes on after a Wait. A load that has waited for too long calls the loader
 // for itself, and stores nothing.
 func (p *Protocol) OnWait(over bool) {

@@ -128,6 +128,17 @@ func TestProtocol_TakesEachStep(t *testing.T) {
 	}
 }
 
+func TestProtocol_LoadsAloneWhereRedisRefusesLeases(t *testing.T) {
+	waited := lease.Protocol{Step: lease.Acquire, Asked: true}
+	waited.OnRefused()
+	require.Equal(t, lease.Alone(), waited)
+
+	refresh := lease.Protocol{Yields: true}
+	refresh.OnRefused()
+	require.Equal(t, lease.Protocol{Step: lease.Finish, Down: true, Audience: lease.Nobody}, refresh, "what cannot be stored is loaded for nobody")
+	require.False(t, refresh.OnFinish())
+}
+
 func TestProtocol_GivesBackWhatMayBeItsLease(t *testing.T) {
 	for name, row := range map[string]struct {
 		p    lease.Protocol

@@ -27,7 +27,10 @@ redis.call('DEL', KEYS[1])
 return 1`)
 	renew = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('PEXPIRE', KEYS[1], ARGV[2])`)
+if type(redis.pcall('PEXPIRE', KEYS[1], ARGV[2])) == 'table' then -- refused
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+end
+return 1`)
 	release = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])`)
@@ -35,6 +38,7 @@ return redis.call('DEL', KEYS[1])`)
 	// strings in Lua depends on the server's locale.
 	expire = newScript(`
 local old = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[2] + 5)
+if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
 if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, 4) ~= ARGV[1] then
   return redis.call('DEL', KEYS[1]) + 1
 end
@@ -57,7 +61,7 @@ return 1`)
 // and has not forgotten it.
 func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []string, args ...any) []redis.Cmder {
 	words := []any{"eval", sc.source, len(keys)}
-	if _, known := s.taught.LoadOrStore(sc.sha1, true); known && !forgotten {
+	if _, known := s.taught.LoadOrStore(sc.sha1, true); known && !forgotten && s.hashes.open() {
 		words = []any{"evalsha", sc.sha1, len(keys)}
 	}
 	for _, key := range keys {

@@ -3,6 +3,7 @@ package lease
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -37,7 +38,7 @@ func (s *Store) run(ctx context.Context, do do, n int, cmdsOf func(i int, again 
 	var again []int
 	send(ctx, do, n, func(i int) []redis.Cmder { return cmdsOf(i, false) }, func(i int, cmds []redis.Cmder, err error) {
 		outcomes[i] = outcomeOf(cmds, err)
-		if err == nil && slices.ContainsFunc(cmds, worthRepeating) {
+		if err == nil && slices.ContainsFunc(cmds, s.worthRepeating) {
 			again = append(again, i)
 		}
 	})
@@ -47,11 +48,22 @@ func (s *Store) run(ctx context.Context, do do, n int, cmdsOf func(i int, again 
 	return outcomes
 }
 
-// worthRepeating reports whether cmd names a script that Redis has forgotten (a restart,
-// another node of the cluster), or was overtaken by the command that had to come after it.
-func worthRepeating(cmd redis.Cmder) bool {
+// worthRepeating reports whether cmd was overtaken by the command that had to come after
+// it, names a script that Redis has forgotten (a restart, another node of the cluster), or
+// was refused and can be sent in another form.
+func (s *Store) worthRepeating(cmd redis.Cmder) bool {
 	a, ok := cmd.(*ahead)
-	return ok && a.redirected || redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT")
+	repeat := ok && a.redirected || redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT")
+	switch cmd.Name() {
+	case "unlink":
+		repeat = s.check(&s.unlinks, cmd.Err(), "DEL is sent instead") == ErrRefused || repeat //nolint:errorlint // the very one
+	case "evalsha":
+		if isRefusal(cmd.Err()) {
+			s.hashes.refusedAt.Store(time.Now().UnixNano()) // which is told of EVAL, if that is refused too
+			repeat = true
+		}
+	}
+	return repeat
 }
 
 // outcomeOf returns what became of a key whose last command is a script's, if it has one.
@@ -76,7 +88,7 @@ type ahead struct {
 	redirected bool
 }
 
-func newAhead(ctx context.Context, words ...any) *ahead {
+func newAhead(ctx context.Context, words []any) *ahead {
 	return &ahead{Cmd: redis.NewCmd(ctx, words...)}
 }
 
