@@ -18,7 +18,7 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	defer cancel()
 	settlements := make([]lease.Settlement, len(rs))
 	for i, r := range rs {
-		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token}
+		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
 		if r.Step == lease.Fill {
 			settlements[i].Entry, settlements[i].TTL = r.entry.Bytes, r.entry.Keep
 		}
@@ -78,7 +78,7 @@ func (e *Engine[K, V]) giveBack(rs []*loadRun[K, V]) {
 	}
 	settlements := make([]lease.Settlement, len(rs))
 	for i, r := range rs {
-		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token}
+		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
 	}
 	ctx, cancel := e.redisContext(rs[0], 0)
 	defer cancel()

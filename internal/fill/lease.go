@@ -37,7 +37,8 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 		}
 		e.noteRedis(r, answers[i].Err)
 		usable := answers[i].Err == nil && answers[i].Found && e.useEntry(r, answers[i].Entry)
-		r.OnAcquire(answers[i].Held, usable, answers[i].Err != nil)
+		r.waitsFor = answers[i].Holder
+		r.OnAcquire(answers[i].Held, usable, answers[i].Failed, answers[i].Err != nil)
 	}
 }
 

@@ -19,7 +19,9 @@ type loadRun[K, V any] struct {
 	replace time.Time // an entry loaded no later than this is not good enough
 
 	lease.Protocol
-	token string
+	token    string
+	waitsFor string // the token of the load in another process that it waits for
+	inVain   bool   // others that wait for its load are to be told if there is nothing to store
 	timing
 
 	result Result[V]
@@ -55,7 +57,7 @@ func firstStep(alone bool) lease.Protocol {
 
 // request asks for, or about, the lease of r.
 func (e *Engine[K, V]) request(r *loadRun[K, V]) lease.Request {
-	return lease.Request{Key: r.flight.Key, Token: r.token, TTL: e.settings.LeaseTTL, Steal: r.Steal}
+	return lease.Request{Key: r.flight.Key, Token: r.token, TTL: e.settings.LeaseTTL, Steal: r.Steal, WaitsFor: r.waitsFor}
 }
 
 // redisContext limits one step of the protocol, which is taken whether or not those

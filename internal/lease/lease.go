@@ -65,6 +65,13 @@ func NewStore(do Doer, c Config) *Store {
 // Key returns the key of the lease of the entry at key.
 func (s *Store) Key(key string) string { return s.config.Prefix + "{" + key + "}:lease" }
 
+// failedKey returns the key that tells those who wait for a lease of the entry at key which
+// token it was whose load has brought nothing to store.
+func (s *Store) failedKey(key string) string { return s.config.Prefix + "{" + key + "}:failed" }
+
+// failedFor is how long that is told: longer than anybody pauses between two looks.
+const failedFor = 200 * time.Millisecond
+
 // Protects reports whether the entry at key can have a lease. Braces in the key
 // would move the lease to another slot; no wrapper makes such keys.
 func Protects(key string) bool { return !strings.ContainsAny(key, "{}") }
@@ -78,14 +85,18 @@ type Request struct {
 	Token string
 	TTL   time.Duration
 	Steal bool // take the lease whoever holds it: the holder's fill will be refused
+	// WaitsFor is the token that held the lease when it was last asked for, if any did.
+	WaitsFor string
 }
 
 // Acquired is the answer to a Request.
 type Acquired struct {
-	Held  bool   // the lease is now the caller's
-	Found bool   // the entry exists,
-	Entry []byte // and this is it; it is not asked for by a Request that steals
-	Err   error  // nothing of this is known
+	Held   bool   // the lease is now the caller's
+	Holder string // whose it is, if it is not
+	Failed bool   // the load under the lease of WaitsFor has brought nothing to store
+	Found  bool   // the entry exists,
+	Entry  []byte // and this is it; it is not asked for by a Request that steals
+	Err    error  // nothing of this is known
 }
 
 // Acquire asks for the leases of all requests, and for the entries, in one round trip. If
@@ -96,7 +107,7 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	}
 	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
-		asked[i] = newAcquire(ctx, s.Key(requests[i].Key), requests[i])
+		asked[i] = s.newAcquire(ctx, requests[i])
 		return asked[i].cmds()
 	}, func(i int, _ []redis.Cmder, err error) {
 		if answers[i].Err = err; err == nil {
@@ -108,28 +119,37 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 
 // acquire is the commands of one Request.
 type acquire struct {
+	Request
 	set           *redis.Cmd
 	entry, holder *redis.StringCmd // nil if the lease is stolen
-	token         string
+	failed        *redis.StringCmd // nil unless another's load is waited for
 }
 
-func newAcquire(ctx context.Context, lease string, r Request) acquire {
+func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
+	lease := s.Key(r.Key)
 	if r.Steal {
-		return acquire{set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
+		return acquire{Request: r, set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
 	}
-	return acquire{
-		set:    redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
-		entry:  redis.NewStringCmd(ctx, "get", r.Key),
-		holder: redis.NewStringCmd(ctx, "get", lease),
-		token:  r.Token,
+	a := acquire{
+		Request: r,
+		set:     redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
+		entry:   redis.NewStringCmd(ctx, "get", r.Key),
+		holder:  redis.NewStringCmd(ctx, "get", lease),
 	}
+	if r.WaitsFor != "" {
+		a.failed = redis.NewStringCmd(ctx, "get", s.failedKey(r.Key))
+	}
+	return a
 }
 
 func (a *acquire) cmds() []redis.Cmder {
-	if a.entry == nil {
+	switch {
+	case a.entry == nil:
 		return []redis.Cmder{a.set}
+	case a.failed == nil:
+		return []redis.Cmder{a.set, a.entry, a.holder}
 	}
-	return []redis.Cmder{a.set, a.entry, a.holder}
+	return []redis.Cmder{a.set, a.entry, a.holder, a.failed}
 }
 
 func (a *acquire) answer() Acquired {
@@ -149,7 +169,10 @@ func (a *acquire) answer() Acquired {
 	var r Acquired
 	// A client that lost the answer sends the commands again, and then SET NX
 	// fails for the lease that the first attempt got. So the holder decides too.
-	r.Held = err == nil || a.holder.Val() == a.token
+	r.Held = err == nil || a.holder.Val() == a.Token
+	if !r.Held {
+		r.Holder, r.Failed = a.holder.Val(), a.failed != nil && a.failed.Val() == a.WaitsFor
+	}
 	// An entry that cannot be read (WRONGTYPE) is none: the fill overwrites it.
 	if b, err := a.entry.Bytes(); err == nil {
 		r.Found, r.Entry = true, b
@@ -164,6 +187,9 @@ type Settlement struct {
 	Token string
 	Entry []byte        // nil: nothing is stored
 	TTL   time.Duration // zero: until it is deleted
+	// Failed says, where nothing is stored, that a load has brought nothing: those who wait
+	// for this lease are told, and no newcomers.
+	Failed bool
 }
 
 // Outcome is what became of one key of a call.
@@ -179,19 +205,32 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
 		e := &settlements[i]
 		if e.Entry == nil {
-			return s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)
+			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)...)
 		}
 		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
 	}, func(i int) transaction {
 		e, lease := &settlements[i], s.Key(settlements[i].Key)
 		cmds := [][]any{s.unlink(lease)}
-		if e.Entry != nil {
+		switch {
+		case e.Entry != nil:
 			cmds = append(cmds, setting(e.Key, e.Entry, e.TTL))
+		case e.Failed:
+			cmds = append(cmds, setting(s.failedKey(e.Key), e.Token, failedFor))
 		}
 		return transaction{lease, e.Token, cmds}
 	})
 	s.abandon(ctx, settlements, outcomes)
 	return outcomes
+}
+
+// tell returns the command that tells those who wait for the lease of e that they wait in
+// vain. It goes before the release, so that whoever finds the lease free or another's can
+// know why.
+func (s *Store) tell(ctx context.Context, e *Settlement) []redis.Cmder {
+	if !e.Failed {
+		return nil
+	}
+	return []redis.Cmder{redis.NewCmd(ctx, setting(s.failedKey(e.Key), e.Token, failedFor)...)}
 }
 
 // abandon deletes the leases that could not be given back in a better way. If one has come
@@ -204,7 +243,8 @@ func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes 
 		}
 	}
 	deleted := s.run(ctx, s.redis.Do, len(refused), func(j int, _ bool) []redis.Cmder {
-		return []redis.Cmder{redis.NewCmd(ctx, s.unlink(s.Key(settlements[refused[j]].Key))...)}
+		e := &settlements[refused[j]]
+		return append(s.tell(ctx, e), redis.NewCmd(ctx, s.unlink(s.Key(e.Key))...))
 	})
 	for j, i := range refused {
 		if deleted[j].Err != nil {

@@ -19,7 +19,7 @@ func TestManyAreAcquiredInOneRoundTrip(t *testing.T) {
 			{Key: "stored", Token: "3", TTL: ttl}, {Key: "held", Token: "4", TTL: ttl, Steal: true},
 		})
 		require.Equal(t, []lease.Acquired{
-			{Held: true}, {}, {Held: true, Found: true, Entry: []byte("entry")}, {Held: true},
+			{Held: true}, {Holder: "another"}, {Held: true, Found: true, Entry: []byte("entry")}, {Held: true},
 		}, got)
 		require.Len(t, r.wire.sent, 1)
 		r.requireKey(t, r.Key("held"), "4", ttl)

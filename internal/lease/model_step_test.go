@@ -9,7 +9,7 @@ import (
 // rules is what the model leaves to others: the decisions, which are the cache's
 // own, and what Redis does, so that a test can do without one rule.
 type rules struct {
-	onAcquire func(p *lease.Protocol, held, usable, failed bool)
+	onAcquire func(p *lease.Protocol, held, usable, inVain, failed bool)
 	onLoad    func(p *lease.Protocol, storable bool)
 	onSettle  func(p *lease.Protocol, kept, failed bool)
 	before    func(f *flying) (before, began int8) // whom finish serves
@@ -21,6 +21,7 @@ type rules struct {
 	entryBeforeLease bool // a write changes the entry first, and then deletes the lease: no
 	waitsForever     bool // for the process that holds the lease: no
 	neverSteals      bool // a Refresh takes what it finds: no
+	tellsNobody      bool // of a load that has brought nothing to store: no
 }
 
 func realRules() rules {
@@ -102,6 +103,7 @@ const (
 	neverStale  promise = "a Get that starts after Invalidate has returned gets nothing loaded before"
 	ownersFill  promise = "a fill is accepted only of the flight whose lease has not been lost"
 	oneOwner    promise = "one flight at most holds the lease"
+	neverQueued promise = "nobody waits for another load after one that it has waited for in vain"
 	neverStuck  promise = "somebody can go on until all have what they want"
 	neverCircle promise = "nothing goes on for ever"
 )
@@ -293,6 +295,7 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 		// A client that lost the answer asks again: then the lease is its own.
 		f.good = f.good || w.lease == f.token
 		f.version, f.at = w.entry, replied
+		f.holder, f.inVain = w.lease, f.waitsFor != 0 && f.waitsFor == w.failed
 	case replied:
 		return m.digest(w, p, i, over)
 	case loading:
@@ -326,6 +329,7 @@ func (m *model) arrive(w *world, f *flying) {
 			m.violation = ownersFill
 		}
 	case lease.Release:
+		w.failed = f.token
 		f.good = w.apply(command{kind: releaseCmd, token: f.token})
 	}
 }
@@ -367,8 +371,12 @@ func (m *model) digest(w *world, p, i uint8, over bool) bool {
 	if m.marksLate {
 		f.sent = m.mark(w, p, i)
 	}
-	m.onAcquire(&f.Protocol, f.good, f.version != 0 && f.version != f.replace, false)
+	m.onAcquire(&f.Protocol, f.good, f.version != 0 && f.version != f.replace, f.inVain && !m.tellsNobody, false)
 	if waits := f.Step == lease.Wait; waits {
+		if f.inVain {
+			m.violation = neverQueued
+		}
+		f.waitsFor = f.holder
 		if !over && f.polls == m.polls {
 			return false
 		}
@@ -388,7 +396,7 @@ func (m *model) mark(w *world, p, i uint8) int8 {
 // proceed begins the step that the course has come to.
 func (m *model) proceed(w *world, p, i uint8) {
 	f := &w.flights[p][i]
-	f.good = false
+	f.good, f.inVain, f.holder = false, false, 0
 	switch f.Step {
 	case lease.Acquire:
 		f.at = sent
@@ -443,7 +451,7 @@ func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	w.strand(f)
 	if f.Step == lease.Acquire {
 		f.version = 0
-		m.onAcquire(&f.Protocol, false, false, true)
+		m.onAcquire(&f.Protocol, false, false, false, true)
 	} else {
 		m.onSettle(&f.Protocol, false, true)
 	}

@@ -174,6 +174,44 @@ func TestReleaseGivesBackOnlyOnesOwn(t *testing.T) {
 	})
 }
 
+func TestReleaseTellsThoseWhoWaitForTheLeaseThatItsLoadHasFailed(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		const told = "{app:user:1}:failed"
+		for name, row := range map[string]struct {
+			holder, waitsFor string // when it is asked again
+			failed           bool
+		}{
+			"another holds it, and it was waited for":         {"another", "token", true},
+			"another holds it, but it was not waited for":     {"another", "", false},
+			"another holds it, and yet another is waited for": {"another", "yet another", false},
+			"nobody holds it: it is one's own now":            {"", "token", false},
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				r.put(t, own, "token", ttl)
+				o := r.Settle(r.ctx(), []lease.Settlement{{Key: key, Token: "token", Failed: true}})[0]
+				require.Equal(t, lease.Outcome{Kept: true}, o)
+				require.Len(t, r.wire.sent, 1, "one round trip")
+				r.requireKey(t, told, "token", 200*time.Millisecond)
+				r.requireGone(t, own)
+
+				if row.holder != "" {
+					r.put(t, own, row.holder, ttl)
+				}
+				got, err := r.ask(r.ctx(), lease.Request{Key: key, Token: "mine", TTL: ttl, WaitsFor: row.waitsFor})
+				require.NoError(t, err)
+				require.Equal(t, lease.Acquired{Held: row.holder == "", Holder: row.holder, Failed: row.failed}, got)
+				require.Len(t, r.wire.sent, 2, "one round trip")
+			})
+		}
+		r.reset(t)
+		r.put(t, own, "token", ttl)
+		_, err := r.Release(r.ctx(), key, "token")
+		require.NoError(t, err)
+		r.requireGone(t, told)
+	})
+}
+
 func TestStealTakesTheLeaseWhoeverHoldsIt(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, holder := range map[string]string{"another": "another", "nobody": ""} {
