@@ -21,7 +21,7 @@ type loadRun[K, V any] struct {
 	lease.Protocol
 	token    string
 	waitsFor string // the token of the load in another process that it waits for
-	inVain   bool   // others that wait for its load are to be told if there is nothing to store
+	inVain   bool   // its load has taken so long that others may wait for it; matters if nothing is stored
 	timing
 
 	result Result[V]

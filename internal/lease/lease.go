@@ -43,14 +43,14 @@ type Store struct {
 	scripts, transactions, unlinks, hashes, expiries way
 }
 
-// Config is what a Store is told of its Redis.
+// Config holds the settings of a Store.
 type Config struct {
-	Prefix string // the keys of leases begin with it and a colon; empty: they do not
-	// Watch runs a transaction for as long as ctx allows. It is used where Redis refuses
-	// scripts; nil: it is not.
+	Prefix string // the keys of leases begin with it and a colon; empty: with a brace
+	// Watch runs a transaction for as long as ctx allows. The Store uses it where Redis
+	// refuses scripts. Nil: there are no transactions.
 	Watch func(ctx context.Context, f func(*redis.Tx) error, keys ...string) error
-	// OnRefused is told once of each thing that Redis begins to refuse, and what is done
-	// instead. It is tried again each 30 seconds. Nil: nobody is told.
+	// OnRefused is called once when Redis begins to refuse a command, with the reply and
+	// what the Store does instead. It tries the command again each 30 seconds.
 	OnRefused func(err error)
 }
 
@@ -65,11 +65,11 @@ func NewStore(do Doer, c Config) *Store {
 // Key returns the key of the lease of the entry at key.
 func (s *Store) Key(key string) string { return s.config.Prefix + "{" + key + "}:lease" }
 
-// failedKey returns the key that tells those who wait for a lease of the entry at key which
-// token it was whose load has brought nothing to store.
+// failedKey returns the key that holds the token of the last load of the entry at key that
+// has brought nothing to store. Only those who wait for a lease read it.
 func (s *Store) failedKey(key string) string { return s.config.Prefix + "{" + key + "}:failed" }
 
-// failedFor is how long that is told: longer than anybody pauses between two looks.
+// failedFor is the TTL of that key: longer than anybody pauses between two looks.
 const failedFor = 200 * time.Millisecond
 
 // Protects reports whether the entry at key can have a lease. Braces in the key
@@ -183,13 +183,11 @@ func (a *acquire) answer() Acquired {
 // Settlement is how a load ends: with an entry to store, if its lease is still
 // held, or without; the lease is given back either way.
 type Settlement struct {
-	Key   string
-	Token string
-	Entry []byte        // nil: nothing is stored
-	TTL   time.Duration // zero: until it is deleted
-	// Failed says, where nothing is stored, that a load has brought nothing: those who wait
-	// for this lease are told, and no newcomers.
-	Failed bool
+	Key    string
+	Token  string
+	Entry  []byte        // nil: nothing is stored
+	TTL    time.Duration // zero: until it is deleted
+	Failed bool          // those who wait for this lease are to learn that its load has brought nothing
 }
 
 // Outcome is what became of one key of a call.
@@ -223,9 +221,9 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 	return outcomes
 }
 
-// tell returns the command that tells those who wait for the lease of e that they wait in
-// vain. It goes before the release, so that whoever finds the lease free or another's can
-// know why.
+// tell returns the command by which those who wait for the lease of e learn that they do so
+// in vain. It goes before the release, so that whoever finds the lease free, or another's,
+// can find out why.
 func (s *Store) tell(ctx context.Context, e *Settlement) []redis.Cmder {
 	if !e.Failed {
 		return nil

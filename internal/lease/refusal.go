@@ -12,8 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// ErrRefused says that Redis refuses all the ways to store a value under its lease, which
-// was told by Config.OnRefused: an access rule, a renamed command or a proxy may be why.
+// ErrRefused says that Redis refuses all the ways to store a value under its lease: because
+// of an access rule, a renamed command or a proxy. Config.OnRefused gets the reply.
 var ErrRefused = errors.New("redis refuses scripts and transactions")
 
 // refusedFor is how long a way that Redis has refused is not tried again.
@@ -30,8 +30,8 @@ func (w *way) open() bool {
 	return at == 0 || time.Since(time.Unix(0, at)) >= refusedFor
 }
 
-// check takes note of how the way was taken: it returns ErrRefused if Redis has refused
-// it, and err otherwise. instead tells what is done then, for OnRefused.
+// check remembers whether Redis has refused w, which ended with err. It returns ErrRefused
+// if so, and err otherwise. instead says, for OnRefused, what the Store does then.
 func (s *Store) check(w *way, err error, instead string) error {
 	switch {
 	case err == nil && w.refusedAt.Load() != 0:
@@ -74,8 +74,8 @@ func (s *Store) stores() bool {
 	return s.scripts.open() || s.config.Watch != nil && s.transactions.open()
 }
 
-// underLease does for the holder of each lease what script does, or where scripts are
-// refused the commands of a transaction.
+// underLease runs a script for each of n leases, or a transaction where Redis refuses
+// scripts. Either changes something only if its token still is the lease.
 func (s *Store) underLease(ctx context.Context, n int, script func(i int, again bool) []redis.Cmder, tx func(i int) transaction) []Outcome {
 	outcomes := slices.Repeat([]Outcome{{Err: ErrRefused}}, n)
 	if s.scripts.open() {
@@ -92,7 +92,7 @@ func (s *Store) underLease(ctx context.Context, n int, script func(i int, again 
 	return outcomes
 }
 
-// transaction is commands to be carried out if token still is the lease.
+// transaction holds the commands to carry out if token still is the lease.
 type transaction struct {
 	lease, token string
 	cmds         [][]any
@@ -127,7 +127,7 @@ func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
 		kept = err == nil
 		return err
 	}, t.lease)
-	if again && isRefusal(err) {
+	if isRefusal(err) && again { // in this order: f may still run after another error
 		return s.transact(ctx, of)
 	}
 	if errors.Is(err, redis.Nil) || errors.Is(err, redis.TxFailedErr) {
