@@ -80,7 +80,9 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		OpenFor:  settings.breaker.openFor,
 		OnState:  c.onBreaker,
 	})
-	c.leases = lease.NewStore(c.mux, lease.Config{Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused})
+	c.leases = lease.NewStore(c.mux, lease.Config{
+		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused,
+	})
 	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
 }
@@ -105,7 +107,8 @@ func checkClient(client redis.UniversalClient) error {
 		}
 		o := client.Options()
 		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
-			return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), which may still have what was invalidated")
+			return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), " +
+				"which may still have what was invalidated")
 		}
 	}
 	return nil
@@ -239,13 +242,16 @@ func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 	return c.writeRaw(ctx, "delete", keys, c.invalidator(ctx))
 }
 
+// sender changes the entries at keys in Redis, and returns the keys that it may not have reached.
+type sender func(keys []string) (left []string, err error)
+
 // invalidator returns what invalidates keys in Redis.
-func (c *Cache) invalidator(ctx context.Context) func(keys []string) (left []string, err error) {
+func (c *Cache) invalidator(ctx context.Context) sender {
 	return func(keys []string) ([]string, error) { return c.leases.Invalidate(ctx, keys...) }
 }
 
 // writeRaw changes the entries at keys, which may be anybody's, by send.
-func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send func(keys []string) (left []string, err error)) error {
+func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send sender) error {
 	left, err := send(keys)
 	if err := c.written(ctx, c.meter, NoExpiry, keys, left, err); err != nil {
 		return &WriteError{Op: op, Keys: left, Err: err}

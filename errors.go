@@ -114,12 +114,14 @@ func (e *unavailable) Unwrap() []error { return []error{ErrUnavailable, e.cause}
 
 // loadError returns what a caller is told of an error of the engine about key.
 func loadError(key string, err error) error {
-	switch err { //nolint:errorlint // the very ones: a loader's error may have an Is that does anything
-	case fill.ErrTimeout:
+	// The very ones: a loader's error may have an Is that does anything.
+	if err == fill.ErrTimeout { //nolint:errorlint // see above
 		return failed("load "+key, context.DeadlineExceeded)
-	case fill.ErrGoexit:
+	}
+	if err == fill.ErrGoexit { //nolint:errorlint // see above
 		return errGoexit
-	case fill.ErrClosed:
+	}
+	if err == fill.ErrClosed { //nolint:errorlint // see above
 		return ErrClosed
 	}
 	return err

@@ -165,7 +165,8 @@ func (m *many[K, V]) await(ctx context.Context) {
 	if len(m.missed) == 0 {
 		return
 	}
-	groups, parallel := fill.Groups(m.rt.engine, slices.DeleteFunc(m.distinct, func(i int) bool { return m.missed[m.reads[i].key] == nil }))
+	missed := slices.DeleteFunc(m.distinct, func(i int) bool { return m.missed[m.reads[i].key] == nil })
+	groups, parallel := fill.Groups(m.rt.engine, missed)
 	fill.Parallel(m.rt.cache.spawnOrRun, groups, parallel, func(firsts []int) { m.awaitGroup(ctx, firsts) })
 }
 

@@ -64,7 +64,8 @@ const (
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
-	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "refused command", "breaker open", "breaker closed",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation",
+	"refused command", "breaker open", "breaker closed",
 }
 
 // String returns the kind in words.

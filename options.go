@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// NoExpiry, given as a TTL, keeps an entry until it is invalidated or evicted by Redis.
+// NoExpiry is a TTL that keeps an entry until it is invalidated or evicted by Redis.
 const NoExpiry time.Duration = math.MaxInt64
 
 // CacheOption is a setting for NewCache. Every Option is one too: given to

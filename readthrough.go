@@ -29,7 +29,9 @@ type ReadThrough[K, V any] struct {
 // printable ASCII without spaces, braces and percent signs, and unique in c. key
 // makes the cache key of a K: String and Int are ready made. The options override
 // those given to NewCache; an option out of range is an error that names it.
-func New[K, V any](c *Cache, name string, load Loader[K, V], key func(K) string, opts ...Option) (*ReadThrough[K, V], error) {
+func New[K, V any](
+	c *Cache, name string, load Loader[K, V], key func(K) string, opts ...Option,
+) (*ReadThrough[K, V], error) {
 	rt, err := newReadThrough(c, name, load, key, opts)
 	if err != nil {
 		return nil, failed("New "+quoted(name), err)
@@ -37,7 +39,9 @@ func New[K, V any](c *Cache, name string, load Loader[K, V], key func(K) string,
 	return rt, nil
 }
 
-func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func(K) string, opts []Option) (*ReadThrough[K, V], error) {
+func newReadThrough[K, V any](
+	c *Cache, name string, load Loader[K, V], key func(K) string, opts []Option,
+) (*ReadThrough[K, V], error) {
 	switch {
 	case c == nil:
 		return nil, errors.New("the Cache is nil")

@@ -125,7 +125,7 @@ func (rt *ReadThrough[K, V]) Expire(ctx context.Context, ks ...K) error {
 }
 
 // writeKeys changes the entries of ks by send.
-func (rt *ReadThrough[K, V]) writeKeys(ctx context.Context, op string, ks []K, send func(keys []string) (left []string, err error)) error {
+func (rt *ReadThrough[K, V]) writeKeys(ctx context.Context, op string, ks []K, send sender) error {
 	keys := make([]string, len(ks))
 	for i, k := range ks {
 		var err error
@@ -139,9 +139,9 @@ func (rt *ReadThrough[K, V]) writeKeys(ctx context.Context, op string, ks []K, s
 	return nil
 }
 
-// write changes the entries at keys by send, which returns the keys that it may not have
-// reached, and keeps whatever is under way in this process from being taken for newer.
-func (rt *ReadThrough[K, V]) write(ctx context.Context, keys []string, send func(keys []string) (left []string, err error)) (left []string, err error) {
+// write changes the entries at keys by send, and keeps whatever is under way in this process
+// from being taken for newer.
+func (rt *ReadThrough[K, V]) write(ctx context.Context, keys []string, send sender) (left []string, err error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}

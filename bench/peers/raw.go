@@ -2,6 +2,7 @@ package peers
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -36,7 +37,7 @@ func (r *raw[V]) Get(ctx context.Context, key string) (V, error) {
 		return v, err
 	}
 	v, loadErr := r.load(ctx, key)
-	if loadErr != nil || err != redis.Nil {
+	if loadErr != nil || !errors.Is(err, redis.Nil) {
 		return v, loadErr // Redis is in trouble: the value is there all the same
 	}
 	if b, err = msgpack.Marshal(&v); err != nil {

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 
@@ -104,7 +105,7 @@ func copyEntry(client *redis.Client, key string, keys int) error {
 	for from := 1; from < keys; from += step {
 		to := min(from+step, keys) - 1
 		err := copyScript.Run(context.Background(), client, []string{key}, from, to).Err()
-		if err != nil && err != redis.Nil {
+		if err != nil && !errors.Is(err, redis.Nil) {
 			return fmt.Errorf("copy %s: %w", key, err)
 		}
 	}

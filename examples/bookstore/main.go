@@ -54,7 +54,7 @@ func parseFlags(args []string, stderr io.Writer) (settings, error) {
 	flags := flag.NewFlagSet("bookstore", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.StringVar(&set.dbPath, "db", "", "keep the books in the SQLite `file` (default: a temporary one)")
-	flags.StringVar(&set.serve, "serve", "", "serve HTTP on `address`, for example :8080 (default: tell the story and end)")
+	flags.StringVar(&set.serve, "serve", "", "serve HTTP on `address`, such as :8080 (default: tell the story and end)")
 	if err := flags.Parse(args); err != nil {
 		return set, err
 	}

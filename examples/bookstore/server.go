@@ -46,7 +46,7 @@ func serve(ctx context.Context, ln net.Listener, store *BookStore, stdout io.Wri
 	if err != nil {
 		err = errors.Join(fmt.Errorf("shut down: %w", err), srv.Close())
 	}
-	<-served
+	<-served //nolint:errcheck // ErrServerClosed: Shutdown has said what is to be said
 	log.Info("stopped")
 	return err
 }

@@ -20,7 +20,7 @@ type Wrapper[K, V any] struct {
 	LoadMany func(ctx context.Context, ks []K) (map[string]V, error) // by extracted key; nil: there is no batch loader
 	Key      func(k K) string                                        // the extracted key, by which LoadMany answers
 	Missing  error                                                   // of a key that LoadMany leaves out
-	Panicked func(value any) error                                   // what a panic of the code above becomes, with its stack
+	Panicked func(value any) error                                   // what a panic of these becomes
 
 	// Encode makes the entry of a value, EncodeErr that of a loader's error if it is an
 	// answer (a cached not-found). Either may call the user's code.

@@ -204,7 +204,8 @@ func (e *Engine[K, V]) encode(ctx context.Context, l *loaded[V]) {
 	case r.Panic != nil || r.Err == ErrGoexit: //nolint:errorlint // the very one
 	case r.Err != nil:
 		l.entry, r.NotFound = e.wrapper.EncodeErr(r.Err, at)
-		if !r.NotFound && context.Cause(ctx) == ErrTimeout && errors.Is(r.Err, context.DeadlineExceeded) { //nolint:errorlint // the very one
+		timedOut := context.Cause(ctx) == ErrTimeout //nolint:errorlint // the very one
+		if timedOut && !r.NotFound && errors.Is(r.Err, context.DeadlineExceeded) {
 			r.Err = ErrTimeout
 		}
 	default:

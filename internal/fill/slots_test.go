@@ -27,7 +27,7 @@ func TestSlots_HaveNoMoreHoldersThanPlaces(t *testing.T) {
 }
 
 func TestSlots_NilNeverBlocks(t *testing.T) {
-	var s Slots = NewSlots(0)
+	s := NewSlots(0)
 	require.Nil(t, s)
 	require.NoError(t, s.acquire(t.Context()))
 	require.True(t, s.tryAcquire())

@@ -236,7 +236,7 @@ func (s *Store) tell(ctx context.Context, e *Settlement) []redis.Cmder {
 func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes []Outcome) {
 	var refused []int
 	for i, o := range outcomes {
-		if o.Err == ErrRefused { //nolint:errorlint // the very one
+		if errors.Is(o.Err, ErrRefused) {
 			refused = append(refused, i)
 		}
 	}
@@ -294,16 +294,20 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 // stale from now, and deletes their leases: what was being loaded is as old as
 // they are. Entries with which Redis refuses to do so are invalidated. The keys in left
 // may still have a fresh entry.
-func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
+func (s *Store) Expire(
+	ctx context.Context, now time.Time, stale time.Duration, keys ...string,
+) (left []string, err error) {
 	if !s.expiries.open() {
 		return s.Invalidate(ctx, keys...)
 	}
 	outcomes := s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
-		return s.call(ctx, again, expire, keys[i:i+1], entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale))
+		return s.call(ctx, again, expire, keys[i:i+1],
+			entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale))
 	})
 	var refused []string
 	for i := range outcomes {
-		if s.check(&s.expiries, outcomes[i].Err, "Expire invalidates instead") == ErrRefused { //nolint:errorlint // the very one
+		err := s.check(&s.expiries, outcomes[i].Err, "Expire invalidates instead")
+		if errors.Is(err, ErrRefused) {
 			refused, outcomes[i].Err = append(refused, keys[i]), nil
 		}
 	}
@@ -324,7 +328,7 @@ func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, 
 // one round trip. The lease goes first: from then on no older load can be stored, and what
 // a newer one stores before the change has come is no harm to lose. A command has one key,
 // since a cluster that moves a slot refuses commands of two (TRYAGAIN).
-func (s *Store) write(ctx context.Context, keys []string, change func(i int, again bool) []redis.Cmder) []Outcome {
+func (s *Store) write(ctx context.Context, keys []string, change cmdsFor) []Outcome {
 	return s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
 		if !Protects(keys[i]) {
 			return change(i, again)

@@ -76,16 +76,16 @@ func (s *Store) stores() bool {
 
 // underLease runs a script for each of n leases, or a transaction where Redis refuses
 // scripts. Either changes something only if its token still is the lease.
-func (s *Store) underLease(ctx context.Context, n int, script func(i int, again bool) []redis.Cmder, tx func(i int) transaction) []Outcome {
+func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i int) transaction) []Outcome {
 	outcomes := slices.Repeat([]Outcome{{Err: ErrRefused}}, n)
 	if s.scripts.open() {
 		outcomes = s.run(ctx, s.redis.Do, n, script)
 	}
 	for i := range outcomes {
-		if o := &outcomes[i]; o.Err != ErrRefused { //nolint:errorlint // the very one
+		if o := &outcomes[i]; !errors.Is(o.Err, ErrRefused) {
 			o.Err = s.check(&s.scripts, o.Err, "transactions are used instead of scripts")
 		}
-		if outcomes[i].Err == ErrRefused { //nolint:errorlint // the very one
+		if errors.Is(outcomes[i].Err, ErrRefused) {
 			outcomes[i] = s.transact(ctx, func() transaction { return tx(i) })
 		}
 	}

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
@@ -13,9 +14,16 @@ const maxKeys = 1000
 
 type do func(ctx context.Context, cmds ...redis.Cmder) error
 
+// cmdsFor returns the commands for the ith of several keys. again says that they were sent
+// before, and were of no use in that form.
+type cmdsFor func(i int, again bool) []redis.Cmder
+
 // send sends the commands of n keys, maxKeys of them in each round trip, and tells answer
 // how that of each went. After one that failed the rest is not sent: it would fail alike.
-func send(ctx context.Context, do do, n int, cmdsOf func(i int) []redis.Cmder, answer func(i int, cmds []redis.Cmder, err error)) {
+func send(
+	ctx context.Context, do do, n int,
+	cmdsOf func(i int) []redis.Cmder, answer func(i int, cmds []redis.Cmder, err error),
+) {
 	var err error
 	for start := 0; start < n; start += maxKeys {
 		each := make([][]redis.Cmder, min(maxKeys, n-start))
@@ -33,16 +41,20 @@ func send(ctx context.Context, do do, n int, cmdsOf func(i int) []redis.Cmder, a
 
 // run sends the commands of n keys and returns what became of each. What can do better in
 // another form is sent again, in a second round trip.
-func (s *Store) run(ctx context.Context, do do, n int, cmdsOf func(i int, again bool) []redis.Cmder) []Outcome {
+func (s *Store) run(ctx context.Context, do do, n int, cmdsOf cmdsFor) []Outcome {
 	outcomes := make([]Outcome, n)
 	var again []int
-	send(ctx, do, n, func(i int) []redis.Cmder { return cmdsOf(i, false) }, func(i int, cmds []redis.Cmder, err error) {
+	send(ctx, do, n, func(i int) []redis.Cmder {
+		return cmdsOf(i, false)
+	}, func(i int, cmds []redis.Cmder, err error) {
 		outcomes[i] = outcomeOf(cmds, err)
 		if err == nil && slices.ContainsFunc(cmds, s.worthRepeating) {
 			again = append(again, i)
 		}
 	})
-	send(ctx, do, len(again), func(j int) []redis.Cmder { return cmdsOf(again[j], true) }, func(j int, cmds []redis.Cmder, err error) {
+	send(ctx, do, len(again), func(j int) []redis.Cmder {
+		return cmdsOf(again[j], true)
+	}, func(j int, cmds []redis.Cmder, err error) {
 		outcomes[again[j]] = outcomeOf(cmds, err)
 	})
 	return outcomes
@@ -52,18 +64,20 @@ func (s *Store) run(ctx context.Context, do do, n int, cmdsOf func(i int, again 
 // it, names a script that Redis has forgotten (a restart, another node of the cluster), or
 // was refused and can be sent in another form.
 func (s *Store) worthRepeating(cmd redis.Cmder) bool {
-	a, ok := cmd.(*ahead)
-	repeat := ok && a.redirected || redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT")
-	switch cmd.Name() {
-	case "unlink":
-		repeat = s.check(&s.unlinks, cmd.Err(), "DEL is sent instead") == ErrRefused || repeat //nolint:errorlint // the very one
-	case "evalsha":
-		if isRefusal(cmd.Err()) {
-			s.hashes.refusedAt.Store(time.Now().UnixNano()) // which is told of EVAL, if that is refused too
-			repeat = true
-		}
+	if a, ok := cmd.(*ahead); ok && a.redirected {
+		return true
 	}
-	return repeat
+	switch err := cmd.Err(); cmd.Name() {
+	case "unlink":
+		return errors.Is(s.check(&s.unlinks, err, "DEL is sent instead"), ErrRefused)
+	case "evalsha":
+		if isRefusal(err) {
+			s.hashes.refusedAt.Store(time.Now().UnixNano()) // not told: if EVAL is refused too, that is
+			return true
+		}
+		return redis.HasErrorPrefix(err, "NOSCRIPT")
+	}
+	return false
 }
 
 // outcomeOf returns what became of a key whose last command is a script's, if it has one.

@@ -70,7 +70,8 @@ func (c *Cluster) Addrs() []string { return addrsOf(c.nodes) }
 // URL is redis-cluster://host:port,host:port,... with all nodes.
 func (c *Cluster) URL() string { return "redis-cluster://" + strings.Join(c.Addrs(), ",") }
 
-// Client is a new client of the cluster with go-redis's defaults, which the opts may change. It is closed with the test.
+// Client is a new client of the cluster with go-redis's defaults, which the opts may change. It is
+// closed with the test.
 func (c *Cluster) Client(opts ...func(*redis.ClusterOptions)) *redis.ClusterClient {
 	o := &redis.ClusterOptions{Addrs: c.Addrs()}
 	for _, opt := range opts {
@@ -172,7 +173,7 @@ func (s *Server) inCluster(nodes, masters int) error {
 		}
 
 		//lint:ignore SA1019 CLUSTER SHARDS needs Redis 7, and says nothing that is needed here beyond this
-		ranges, err := r.ClusterSlots(ctx).Result()
+		ranges, err := r.ClusterSlots(ctx).Result() //nolint:staticcheck // Redis 6 knows no CLUSTER SHARDS
 		if err != nil {
 			return err
 		}

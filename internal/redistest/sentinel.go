@@ -228,7 +228,8 @@ func (s *Server) sentinel(run func(ctx context.Context, c *redis.SentinelClient)
 func (s *Server) linkedTo(master *Server) error {
 	return s.control(func(ctx context.Context, c *redis.Client) error {
 		replication, err := infoOf(ctx, c, "replication")
-		if err == nil && (replication["master_port"] != fmt.Sprint(master.port) || replication["master_link_status"] != "up") {
+		port, link := replication["master_port"], replication["master_link_status"]
+		if err == nil && (port != fmt.Sprint(master.port) || link != "up") {
 			err = errors.New("no link to its master")
 		}
 		return err

@@ -174,7 +174,7 @@ func (s *Server) restart() error {
 	return poll(startLimit, func() error {
 		err := s.start()
 		if errors.Is(err, errPortTaken) {
-			return fmt.Errorf("port taken: %v", err) // not %w: here it is worth another try
+			return fmt.Errorf("port taken: %v", err) //nolint:errorlint // not %w: here it is worth another try
 		}
 		return err
 	})

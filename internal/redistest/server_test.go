@@ -176,7 +176,7 @@ func TestStart_SkipsOrFailsTestWithoutRedis(t *testing.T) {
 			assert.Contains(t, r.skipped, "redis-server")
 			assert.Empty(t, r.failed)
 
-			require.NoError(t, os.Setenv("READTHROUGH_REQUIRE_REDIS", "1")) // put back by Setenv above
+			require.NoError(t, os.Setenv("READTHROUGH_REQUIRE_REDIS", "1")) //nolint:usetesting // put back by Setenv above
 			r = record(t, start)
 			assert.Contains(t, r.failed, "READTHROUGH_REQUIRE_REDIS")
 			assert.Empty(t, r.skipped)

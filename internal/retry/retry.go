@@ -18,10 +18,13 @@ const (
 // Forever is the lifetime of an invalidation that is retried until it succeeds.
 const Forever time.Duration = 1<<63 - 1
 
+// Invalidate invalidates keys in Redis, and returns those that it may not have reached.
+type Invalidate func(ctx context.Context, keys ...string) (left []string, err error)
+
 // Queue is the keys whose invalidation is still to be carried out. It is safe for
 // concurrent use.
 type Queue struct {
-	invalidate func(ctx context.Context, keys ...string) (left []string, err error)
+	invalidate Invalidate
 	spawn      func(func()) bool
 	stop       chan struct{}
 
@@ -39,7 +42,7 @@ type overdue struct {
 
 // New returns an empty Queue. invalidate returns the keys that it may not have reached;
 // spawn runs the retries on a goroutine, or reports false.
-func New(invalidate func(ctx context.Context, keys ...string) (left []string, err error), spawn func(func()) bool) *Queue {
+func New(invalidate Invalidate, spawn func(func()) bool) *Queue {
 	return &Queue{invalidate: invalidate, spawn: spawn, stop: make(chan struct{}), keys: make(map[string]overdue)}
 }
 

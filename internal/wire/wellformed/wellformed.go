@@ -102,7 +102,7 @@ func checkEnd(b []byte, next int) error {
 // CheckPrefix returns nil if b, followed by more bytes, could become a value that [Check] accepts.
 // It stops an encoder that follows a cycle of pointers while there is stack left.
 func CheckPrefix(b []byte) error {
-	if err := Check(b); err != errTruncated {
+	if err := Check(b); err != errTruncated { //nolint:errorlint // the very one
 		return err
 	}
 	return nil
