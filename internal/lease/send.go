@@ -64,7 +64,7 @@ func (s *Store) run(ctx context.Context, do do, n int, cmdsOf cmdsFor) []Outcome
 // it, names a script that Redis has forgotten (a restart, another node of the cluster), or
 // was refused and can be sent in another form.
 func (s *Store) worthRepeating(cmd redis.Cmder) bool {
-	if a, ok := cmd.(*ahead); ok && a.redirected {
+	if a, ok := cmd.(*ahead); ok && a.redirected || redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
 		return true
 	}
 	switch err := cmd.Err(); cmd.Name() {
@@ -75,7 +75,6 @@ func (s *Store) worthRepeating(cmd redis.Cmder) bool {
 			s.hashes.refusedAt.Store(time.Now().UnixNano()) // not told: if EVAL is refused too, that is
 			return true
 		}
-		return redis.HasErrorPrefix(err, "NOSCRIPT")
 	}
 	return false
 }
