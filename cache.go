@@ -80,7 +80,9 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		OpenFor:  settings.breaker.openFor,
 		OnState:  c.onBreaker,
 	})
-	c.leases = lease.NewStore(c.mux)
+	c.leases = lease.NewStore(c.mux, lease.Config{
+		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused,
+	})
 	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
 }
@@ -341,6 +343,25 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	return c.writeRaw(ctx, "set", []string{key}, func([]string) ([]string, error) {
 		return c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep})
 	})
+}
+
+// watcher returns what runs transactions on client. A caller waits no longer than its ctx
+// allows, whatever the client does.
+func (c *Cache) watcher(client redis.UniversalClient) func(context.Context, func(*redis.Tx) error, ...string) error {
+	return func(ctx context.Context, f func(*redis.Tx) error, keys ...string) error {
+		ended := make(chan error, 1)
+		c.goOn(func() { ended <- client.Watch(ctx, f, keys...) }) // ends with the client's own timeouts
+		select {
+		case err := <-ended:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (c *Cache) onRefused(err error) {
+	c.meter.note(context.Background(), EventRefusedCommand, "", 0, err)
 }
 
 func (c *Cache) onBreaker(open bool) {

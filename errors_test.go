@@ -1,10 +1,13 @@
 package readthrough_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -141,4 +144,46 @@ func TestSetMany_FailsForOneReason(t *testing.T) {
 	require.Len(t, w.Keys, len(many))
 	require.Equal(t, readthrough.ErrClosed, w.Err)
 	require.NotErrorIs(t, err, readthrough.ErrUnavailable)
+}
+
+// TestReplies_AreWhatTheirTableSays reads the table of docs/redis.md.
+func TestReplies_AreWhatTheirTableSays(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("docs/redis.md")
+	require.NoError(t, err)
+	texts := map[string]string{ // of those that the client takes apart
+		"ASK": "ASK 1 127.0.0.1:1", "MOVED": "MOVED 1 127.0.0.1:1",
+	}
+	tested := 0
+	for _, line := range regexp.MustCompile("(?m)^\\| (`[A-Z].*`) \\| (yes|no) \\|").FindAllStringSubmatch(string(page), -1) {
+		for reply := range strings.SplitSeq(line[1], ", ") {
+			reply = strings.Trim(reply, "`")
+			failure := line[2] == "yes"
+			tested++
+			t.Run(reply, func(t *testing.T) {
+				t.Parallel()
+				cache, server := newCache(t, readthrough.WithBreaker(1, time.Hour))
+				rows := wrapper(t, cache, constant("loaded"))
+				require.NoError(t, rows.Set(t.Context(), 1, "stored")) // and connects
+				server.SetError(cmp.Or(texts[reply], reply+" whatever"))
+
+				v, err := rows.Get(t.Context(), 1)
+				require.NoError(t, err)
+				require.Equal(t, "loaded", v)
+				err = rows.Invalidate(t.Context(), 1)
+				var write *readthrough.WriteError
+				require.ErrorAs(t, err, &write)
+				require.Equal(t, []string{"row:1"}, write.Keys)
+				require.Equal(t, failure, errors.Is(err, readthrough.ErrUnavailable))
+
+				server.SetError("")
+				require.NoError(t, server.Set("row:3", "no entry"))
+				_, err = rows.Peek(t.Context(), 3)
+				require.Equal(t, failure, errors.Is(err, readthrough.ErrUnavailable), "the breaker: %v", err)
+				require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 10*time.Second, time.Millisecond)
+				require.False(t, server.Exists("row:1"))
+			})
+		}
+	}
+	require.Equal(t, 16, tested)
 }

@@ -31,6 +31,7 @@ type Stats struct {
 	Invalidations    int64 // keys invalidated, set and deleted
 
 	PendingInvalidations int64 // of a Cache: keys whose invalidation is still being retried
+	RefusedCommands      int64 // of a Cache: commands that Redis has begun to refuse, so that it is done without
 }
 
 // EventKind says what an Event is about.
@@ -39,30 +40,32 @@ type EventKind uint8
 // The kinds of Event. Those about reads, loads and writes are counted in the field of Stats that is
 // named beside them; those of the breaker are not counted.
 const (
-	EventHit           EventKind = iota // Hits
-	EventNegativeHit                    // NegativeHits
-	EventStaleHit                       // StaleHits
-	EventMiss                           // Misses
-	EventLoad                           // Loads: Took is the loader's time, Err its error, not-founds included
-	EventLoadError                      // LoadErrors: follows the EventLoad
-	EventCollapsed                      // Collapsed: followed by EventShared, and likewise
-	EventShared                         // Shared: Took is how long the caller waited
-	EventFill                           // Fills: Took is the round trip's time
-	EventRefusedFill                    // RefusedFills: Took is the round trip's time
-	EventUnstorable                     // Unstorable: Err says why
-	EventCorrupt                        // Corrupt: Err says why
-	EventRedisError                     // RedisErrors: Err says why
-	EventRefresh                        // Refreshes: it begins in the background
-	EventSkipped                        // SkippedRefreshes: it does not begin
-	EventInvalidation                   // Invalidations: of one key; Err if it may have failed
-	EventBreakerOpen                    // Redis is not asked any more; no Wrapper, no Key
-	EventBreakerClosed                  // Redis is asked again; no Wrapper, no Key
+	EventHit            EventKind = iota // Hits
+	EventNegativeHit                     // NegativeHits
+	EventStaleHit                        // StaleHits
+	EventMiss                            // Misses
+	EventLoad                            // Loads: Took is the loader's time, Err its error, not-founds included
+	EventLoadError                       // LoadErrors: follows the EventLoad
+	EventCollapsed                       // Collapsed: followed by EventShared, and likewise
+	EventShared                          // Shared: Took is how long the caller waited
+	EventFill                            // Fills: Took is the round trip's time
+	EventRefusedFill                     // RefusedFills: Took is the round trip's time
+	EventUnstorable                      // Unstorable: Err says why
+	EventCorrupt                         // Corrupt: Err says why
+	EventRedisError                      // RedisErrors: Err says why
+	EventRefresh                         // Refreshes: it begins in the background
+	EventSkipped                         // SkippedRefreshes: it does not begin
+	EventInvalidation                    // Invalidations: of one key; Err if it may have failed
+	EventRefusedCommand                  // RefusedCommands: Err says which, and what is done instead; no Wrapper, no Key
+	EventBreakerOpen                     // Redis is not asked any more; no Wrapper, no Key
+	EventBreakerClosed                   // Redis is asked again; no Wrapper, no Key
 	eventKinds
 )
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
-	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "breaker open", "breaker closed",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation",
+	"refused command", "breaker open", "breaker closed",
 }
 
 // String returns the kind in words.
@@ -144,6 +147,7 @@ func (m *meter) addTo(s *Stats) {
 		EventFill: &s.Fills, EventRefusedFill: &s.RefusedFills, EventUnstorable: &s.Unstorable,
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
 		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
+		EventRefusedCommand: &s.RefusedCommands,
 	} {
 		*field += m.counts[kind].Load()
 	}

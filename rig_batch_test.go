@@ -93,6 +93,11 @@ func squaresOf(ids []int) []readthrough.Result[int] {
 	return results
 }
 
+// entriesIn returns the keys of the entries that server holds.
+func entriesIn(server *miniredis.Miniredis) []string {
+	return slices.DeleteFunc(server.Keys(), func(key string) bool { return strings.Contains(key, "{") })
+}
+
 // leasesIn returns the keys of the leases that server holds.
 func leasesIn(server *miniredis.Miniredis) []string {
 	return slices.DeleteFunc(server.Keys(), func(key string) bool { return !strings.HasSuffix(key, ":lease") })

@@ -1,6 +1,7 @@
 package fill
 
 import (
+	"errors"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/lease"
@@ -17,7 +18,7 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	defer cancel()
 	settlements := make([]lease.Settlement, len(rs))
 	for i, r := range rs {
-		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token}
+		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
 		if r.Step == lease.Fill {
 			settlements[i].Entry, settlements[i].TTL = r.entry.Bytes, r.entry.Keep
 		}
@@ -28,7 +29,8 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	took := time.Since(began)
 	for i, r := range rs {
 		e.noteFill(r, outcomes[i], took)
-		r.OnSettle(outcomes[i].Kept, outcomes[i].Err != nil)
+		failed := outcomes[i].Err != nil && !errors.Is(outcomes[i].Err, lease.ErrRefused)
+		r.OnSettle(outcomes[i].Kept, failed)
 	}
 }
 
@@ -76,7 +78,7 @@ func (e *Engine[K, V]) giveBack(rs []*loadRun[K, V]) {
 	}
 	settlements := make([]lease.Settlement, len(rs))
 	for i, r := range rs {
-		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token}
+		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
 	}
 	ctx, cancel := e.redisContext(rs[0], 0)
 	defer cancel()

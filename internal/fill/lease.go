@@ -1,6 +1,7 @@
 package fill
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -30,9 +31,14 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 	took := time.Since(began)
 	for i, r := range rs {
 		r.asked = took
+		if errors.Is(answers[i].Err, lease.ErrRefused) {
+			r.OnRefused()
+			continue
+		}
 		e.noteRedis(r, answers[i].Err)
 		usable := answers[i].Err == nil && answers[i].Found && e.useEntry(r, answers[i].Entry)
-		r.OnAcquire(answers[i].Held, usable, answers[i].Err != nil)
+		r.waitsFor = answers[i].Holder
+		r.OnAcquire(answers[i].Held, usable, answers[i].Failed, answers[i].Err != nil)
 	}
 }
 

@@ -16,6 +16,10 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
+// worthTelling is how long a load must have taken for it to matter to the processes that
+// wait for it that it has brought nothing to store. After a shorter one they take turns.
+const worthTelling = 5 * time.Millisecond
+
 // loaded is how the load of one key ended.
 type loaded[V any] struct {
 	result     Result[V]
@@ -222,5 +226,6 @@ func (e *Engine[K, V]) afterLoad(r *loadRun[K, V], l loaded[V]) {
 	if l.unstorable != nil {
 		e.note(r, Unstorable, 0, l.unstorable)
 	}
+	r.inVain = l.took >= worthTelling && r.flight.Context().Err() == nil
 	r.OnLoad(!failed && l.unstorable == nil && !r.entry.Skip)
 }

@@ -2,6 +2,7 @@ package fill
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -18,7 +19,9 @@ type loadRun[K, V any] struct {
 	replace time.Time // an entry loaded no later than this is not good enough
 
 	lease.Protocol
-	token string
+	token    string
+	waitsFor string // the token of the load in another process that it waits for
+	inVain   bool   // its load has taken so long that others may wait for it; matters if nothing is stored
 	timing
 
 	result Result[V]
@@ -54,7 +57,7 @@ func firstStep(alone bool) lease.Protocol {
 
 // request asks for, or about, the lease of r.
 func (e *Engine[K, V]) request(r *loadRun[K, V]) lease.Request {
-	return lease.Request{Key: r.flight.Key, Token: r.token, TTL: e.settings.LeaseTTL, Steal: r.Steal}
+	return lease.Request{Key: r.flight.Key, Token: r.token, TTL: e.settings.LeaseTTL, Steal: r.Steal, WaitsFor: r.waitsFor}
 }
 
 // redisContext limits one step of the protocol, which is taken whether or not those
@@ -70,9 +73,10 @@ func (e *Engine[K, V]) note(r *loadRun[K, V], kind Event, took time.Duration, er
 	e.wrapper.Note(r.flight.Context(), kind, r.flight.Key, took, err)
 }
 
-// noteRedis notes that a step of r has failed, if it has.
+// noteRedis notes that a step of r has failed, if it has. What Redis refuses is told once,
+// by lease.Store.
 func (e *Engine[K, V]) noteRedis(r *loadRun[K, V], err error) {
-	if err != nil {
+	if err != nil && !errors.Is(err, lease.ErrRefused) {
 		e.note(r, RedisFailed, 0, err)
 	}
 }

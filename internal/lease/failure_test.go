@@ -24,7 +24,7 @@ func TestFullRedis_IsAnError(t *testing.T) {
 		"acquire": second(s.Acquire(ctx, "another", "token", ttl)),
 		"steal":   s.Steal(ctx, key, "thief", ttl),
 		"fill":    second(s.Fill(ctx, key, "token", []byte("entry"), ttl)),
-		"set":     s.Set(ctx, key, []byte("entry"), ttl),
+		"set":     s.Set(ctx, "another", []byte("entry"), ttl),
 	} {
 		require.Error(t, err, name)
 		require.True(t, redis.HasErrorPrefix(err, "OOM"), "%s: %v", name, err)
@@ -53,7 +53,7 @@ var calls = map[string]struct {
 	}},
 	"renew":   {true, func(ctx context.Context, s single) (any, error) { return s.Renew(ctx, key, "token", ttl) }},
 	"release": {true, func(ctx context.Context, s single) (any, error) { return s.Release(ctx, key, "token") }},
-	"set": {true, func(ctx context.Context, s single) (any, error) {
+	"set": {false, func(ctx context.Context, s single) (any, error) {
 		return nil, s.Set(ctx, key, []byte("entry"), ttl)
 	}},
 	"set without lease": {false, func(ctx context.Context, s single) (any, error) {
@@ -161,7 +161,11 @@ func TestTTL_IsWholeMillisecondsAndAtLeastOne(t *testing.T) {
 			_, _ = s.Fill(ctx, key, "token", []byte("entry"), given) // there is no reply to read a number from
 			require.Equal(t, want, lastInt(t, wire))
 			_ = s.Set(ctx, key, []byte("entry"), given)
-			require.Equal(t, want, lastInt(t, wire))
+			if set := []any{"set", key, []byte("entry")}; want == 0 {
+				require.Equal(t, set, wire.last())
+			} else {
+				require.Equal(t, append(set, "px", want), wire.last())
+			}
 			_, _ = s.Renew(ctx, key, "token", given)
 			require.Equal(t, want, lastInt(t, wire))
 		})

@@ -3,8 +3,10 @@ package lease_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -54,7 +56,7 @@ func (r *rig) present(t *testing.T, keys []string) (entries, leases []string) {
 
 func TestInvalidate_DeletesEntriesAndLeases(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
-		for n, trips := range map[int][]int{0: nil, 1: {1}, 1000: {1000}, 1001: {1000, 1}, 2050: {1000, 1000, 50}} {
+		for n, trips := range map[int][]int{0: nil, 1: {2}, 1000: {2000}, 1001: {2000, 2}, 2050: {2000, 2000, 100}} {
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
 				r.reset(t)
 				keys := manyKeys(n)
@@ -154,6 +156,38 @@ func TestInvalidate_SaysWhatIsLeftWhenRedisRefusesSome(t *testing.T) {
 	require.Equal(t, manyKeys(2050), keys, "the caller's slice is the caller's")
 }
 
+// redirection is the answer of a node to a key that the slot's move has taken to another.
+type redirection struct{}
+
+func (redirection) Error() string { return "ASK 1 127.0.0.1:7001" }
+func (redirection) RedisError()   {}
+
+// The client sends what was redirected again after all the other commands. If that is the deletion of the
+// lease, an older load may have been stored between the two.
+func TestWrites_AreRepeatedWhereLeaseWasDeletedAfterEntry(t *testing.T) {
+	for name, write := range map[string]func(s single) error{
+		"invalidate": func(s single) error { return second(s.Invalidate(t.Context(), key)) },
+		"set":        func(s single) error { return s.Set(t.Context(), key, []byte("entry"), ttl) },
+		"expire":     func(s single) error { return second(s.Expire(t.Context(), time.Now(), ttl, key)) },
+	} {
+		for redirected, trips := range map[string]int{own: 2, key: 1, "": 1} {
+			wire := &direct{spoil: func(cmd redis.Cmder) {
+				if redirected != "" && slices.Contains(cmd.Args(), any(redirected)) {
+					cmd.SetErr(redirection{})
+					cmd.SetErr(nil) // the other node's answer
+				}
+			}}
+			require.NoError(t, write(newSingle(wire)), name)
+			require.Len(t, wire.sent, trips, "%s, redirected: %s", name, redirected)
+			for _, cmds := range wire.sent {
+				require.Len(t, cmds, 2)
+				require.Equal(t, []any{"unlink", own}, cmds[0].Args())
+				require.Contains(t, cmds[1].Args(), any(key))
+			}
+		}
+	}
+}
+
 func TestNewToken_IsUnique(t *testing.T) {
 	const n = 1000
 	seen := make(map[string]bool, n)
@@ -187,13 +221,17 @@ func TestKey_IsInSlotOfItsEntry(t *testing.T) {
 		slots[slot(key)] = true
 		if lease.Protects(key) {
 			protected++
-			require.Equal(t, slot(key), slot(lease.Key(key)), "%q", key)
-			require.NotEqual(t, key, lease.Key(key))
+			for _, prefix := range []string{"", "app", "a:b"} {
+				own := lease.NewStore(nil, lease.Config{Prefix: prefix}).Key(key)
+				require.Equal(t, slot(key), slot(own), "%q", key)
+				require.NotEqual(t, key, own)
+			}
 		}
 	}
 	require.Greater(t, len(slots), 50, "the keys are spread")
 	require.Equal(t, len(keysOfAllKinds())-9, protected, "all but those with braces")
-	require.Equal(t, own, lease.Key(key))
+	require.Equal(t, own, lease.NewStore(nil, lease.Config{}).Key(key))
+	require.Equal(t, "app:{app:user:1}:lease", lease.NewStore(nil, lease.Config{Prefix: "app"}).Key(key))
 }
 
 func TestStore_WorksOnCluster(t *testing.T) {

@@ -4,14 +4,17 @@
 // invalidating an entry deletes its lease too. The idea is that of memcached's
 // leases (Nishtala et al., Scaling Memcache at Facebook, NSDI 2013).
 //
-// The lease of an entry K is the key {K}:lease, which is in K's hash slot on
-// every cluster. Its value is a token that only the holder knows.
+// The lease of an entry K is the key prefix:{K}:lease, which is in K's hash slot on every
+// cluster and begins like K, for access rules that go by the prefix. Its value is a token
+// that only the holder knows.
 package lease
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -21,9 +24,9 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-// Doer sends commands to Redis in one round trip. When the error is nil, each
-// command has its own result, which on a cluster may be that its node failed; else
-// the commands must not be looked at.
+// Doer sends commands to Redis in one round trip, those of one hash slot in their order.
+// When the error is nil, each command has its own result, which on a cluster may be that
+// its node failed; else the commands must not be looked at.
 type Doer interface {
 	Do(ctx context.Context, cmds ...redis.Cmder) error
 	Force(ctx context.Context, cmds ...redis.Cmder) error
@@ -32,14 +35,42 @@ type Doer interface {
 // Store is the leases, and the entries that they protect, in one Redis.
 type Store struct {
 	redis  Doer
+	config Config
 	taught sync.Map // the hashes of the scripts that were sent by their text
+
+	// What Redis may refuse: unlinks stands for UNLINK, hashes for EVALSHA, expiries for
+	// the script of Expire.
+	scripts, transactions, unlinks, hashes, expiries way
+}
+
+// Config holds the settings of a Store.
+type Config struct {
+	Prefix string // the keys of leases begin with it and a colon; empty: with a brace
+	// Watch runs a transaction for as long as ctx allows. The Store uses it where Redis
+	// refuses scripts. Nil: there are no transactions.
+	Watch func(ctx context.Context, f func(*redis.Tx) error, keys ...string) error
+	// OnRefused is called once when Redis begins to refuse a command, with the reply and
+	// what the Store does instead. It tries the command again each 30 seconds.
+	OnRefused func(err error)
 }
 
 // NewStore returns the leases in the Redis that do speaks to.
-func NewStore(do Doer) *Store { return &Store{redis: do} }
+func NewStore(do Doer, c Config) *Store {
+	if c.Prefix != "" {
+		c.Prefix += ":"
+	}
+	return &Store{redis: do, config: c}
+}
 
-// Key is the key of the lease of the entry at key.
-func Key(key string) string { return "{" + key + "}:lease" }
+// Key returns the key of the lease of the entry at key.
+func (s *Store) Key(key string) string { return s.config.Prefix + "{" + key + "}:lease" }
+
+// failedKey returns the key that holds the token of the last load of the entry at key that
+// has brought nothing to store. Only those who wait for a lease read it.
+func (s *Store) failedKey(key string) string { return s.config.Prefix + "{" + key + "}:failed" }
+
+// failedFor is the TTL of that key: longer than anybody pauses between two looks.
+const failedFor = 200 * time.Millisecond
 
 // Protects reports whether the entry at key can have a lease. Braces in the key
 // would move the lease to another slot; no wrapper makes such keys.
@@ -48,32 +79,37 @@ func Protects(key string) bool { return !strings.ContainsAny(key, "{}") }
 // NewToken returns a token that nobody can guess and that no other lease has.
 func NewToken() string { return rand.Text() }
 
-// maxKeys is how many keys one round trip is about.
-const maxKeys = 1000
-
 // Request asks for the lease of one entry.
 type Request struct {
 	Key   string
 	Token string
 	TTL   time.Duration
 	Steal bool // take the lease whoever holds it: the holder's fill will be refused
+	// WaitsFor is the token that held the lease when it was last asked for, if any did.
+	WaitsFor string
 }
 
 // Acquired is the answer to a Request.
 type Acquired struct {
-	Held  bool   // the lease is now the caller's
-	Found bool   // the entry exists,
-	Entry []byte // and this is it; it is not asked for by a Request that steals
-	Err   error  // nothing of this is known
+	Held   bool   // the lease is now the caller's
+	Holder string // whose it is, if it is not
+	Failed bool   // the load under the lease of WaitsFor has brought nothing to store
+	Found  bool   // the entry exists,
+	Entry  []byte // and this is it; it is not asked for by a Request that steals
+	Err    error  // nothing of this is known
 }
 
-// Acquire asks for the leases of all requests, and for the entries, in one round trip.
+// Acquire asks for the leases of all requests, and for the entries, in one round trip. If
+// a lease would be of no use it asks nothing, and the answers are ErrRefused.
 func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
+	if !s.stores() {
+		return slices.Repeat([]Acquired{{Err: ErrRefused}}, len(requests))
+	}
 	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
-		asked[i] = newAcquire(ctx, requests[i])
+		asked[i] = s.newAcquire(ctx, requests[i])
 		return asked[i].cmds()
-	}, func(i int, err error) {
+	}, func(i int, _ []redis.Cmder, err error) {
 		if answers[i].Err = err; err == nil {
 			answers[i] = asked[i].answer()
 		}
@@ -83,29 +119,37 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 
 // acquire is the commands of one Request.
 type acquire struct {
+	Request
 	set           *redis.Cmd
 	entry, holder *redis.StringCmd // nil if the lease is stolen
-	token         string
+	failed        *redis.StringCmd // nil unless another's load is waited for
 }
 
-func newAcquire(ctx context.Context, r Request) acquire {
-	lease := Key(r.Key)
+func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
+	lease := s.Key(r.Key)
 	if r.Steal {
-		return acquire{set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
+		return acquire{Request: r, set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
 	}
-	return acquire{
-		set:    redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
-		entry:  redis.NewStringCmd(ctx, "get", r.Key),
-		holder: redis.NewStringCmd(ctx, "get", lease),
-		token:  r.Token,
+	a := acquire{
+		Request: r,
+		set:     redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
+		entry:   redis.NewStringCmd(ctx, "get", r.Key),
+		holder:  redis.NewStringCmd(ctx, "get", lease),
 	}
+	if r.WaitsFor != "" {
+		a.failed = redis.NewStringCmd(ctx, "get", s.failedKey(r.Key))
+	}
+	return a
 }
 
 func (a *acquire) cmds() []redis.Cmder {
-	if a.entry == nil {
+	switch {
+	case a.entry == nil:
 		return []redis.Cmder{a.set}
+	case a.failed == nil:
+		return []redis.Cmder{a.set, a.entry, a.holder}
 	}
-	return []redis.Cmder{a.set, a.entry, a.holder}
+	return []redis.Cmder{a.set, a.entry, a.holder, a.failed}
 }
 
 func (a *acquire) answer() Acquired {
@@ -125,7 +169,10 @@ func (a *acquire) answer() Acquired {
 	var r Acquired
 	// A client that lost the answer sends the commands again, and then SET NX
 	// fails for the lease that the first attempt got. So the holder decides too.
-	r.Held = err == nil || a.holder.Val() == a.token
+	r.Held = err == nil || a.holder.Val() == a.Token
+	if !r.Held {
+		r.Holder, r.Failed = a.holder.Val(), a.failed != nil && a.failed.Val() == a.WaitsFor
+	}
 	// An entry that cannot be read (WRONGTYPE) is none: the fill overwrites it.
 	if b, err := a.entry.Bytes(); err == nil {
 		r.Found, r.Entry = true, b
@@ -136,10 +183,11 @@ func (a *acquire) answer() Acquired {
 // Settlement is how a load ends: with an entry to store, if its lease is still
 // held, or without; the lease is given back either way.
 type Settlement struct {
-	Key   string
-	Token string
-	Entry []byte        // nil: nothing is stored
-	TTL   time.Duration // zero: until it is deleted
+	Key    string
+	Token  string
+	Entry  []byte        // nil: nothing is stored
+	TTL    time.Duration // zero: until it is deleted
+	Failed bool          // those who wait for this lease are to learn that its load has brought nothing
 }
 
 // Outcome is what became of one key of a call.
@@ -149,22 +197,78 @@ type Outcome struct {
 }
 
 // Settle stores the entries whose token still is the lease, and releases the
-// leases, in one round trip.
+// leases, in one round trip. Where it cannot, the lease is deleted all the same, and the
+// Outcome is ErrRefused.
 func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
-	return run(ctx, s, s.redis.Do, settlements, func(e Settlement) call {
+	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
+		e := &settlements[i]
 		if e.Entry == nil {
-			return call{release, []string{Key(e.Key)}, []any{e.Token}}
+			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)...)
 		}
-		return call{fill, []string{Key(e.Key), e.Key}, []any{e.Token, e.Entry, millis(e.TTL)}}
+		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
+	}, func(i int) transaction {
+		e, lease := &settlements[i], s.Key(settlements[i].Key)
+		cmds := [][]any{s.unlink(lease)}
+		switch {
+		case e.Entry != nil:
+			cmds = append(cmds, setting(e.Key, e.Entry, e.TTL))
+		case e.Failed:
+			cmds = append(cmds, setting(s.failedKey(e.Key), e.Token, failedFor))
+		}
+		return transaction{lease, e.Token, cmds}
 	})
+	s.abandon(ctx, settlements, outcomes)
+	return outcomes
+}
+
+// tell returns the command by which those who wait for the lease of e learn that they do so
+// in vain. It goes before the release, so that whoever finds the lease free, or another's,
+// can find out why.
+func (s *Store) tell(ctx context.Context, e *Settlement) []redis.Cmder {
+	if !e.Failed {
+		return nil
+	}
+	return []redis.Cmder{redis.NewCmd(ctx, setting(s.failedKey(e.Key), e.Token, failedFor)...)}
+}
+
+// abandon deletes the leases that could not be given back in a better way. If one has come
+// to another process meanwhile, its fill will be refused, which harms nothing else.
+func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes []Outcome) {
+	var refused []int
+	for i, o := range outcomes {
+		if errors.Is(o.Err, ErrRefused) {
+			refused = append(refused, i)
+		}
+	}
+	deleted := s.run(ctx, s.redis.Do, len(refused), func(j int, _ bool) []redis.Cmder {
+		e := &settlements[refused[j]]
+		return append(s.tell(ctx, e), redis.NewCmd(ctx, s.unlink(s.Key(e.Key))...))
+	})
+	for j, i := range refused {
+		if deleted[j].Err != nil {
+			outcomes[i].Err = deleted[j].Err
+		}
+	}
 }
 
 // Renew makes the leases last for their TTL from now, where their token still is
 // the lease.
 func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
-	return run(ctx, s, s.redis.Do, requests, func(r Request) call {
-		return call{renew, []string{Key(r.Key)}, []any{r.Token, millis(r.TTL)}}
+	return s.underLease(ctx, len(requests), func(i int, again bool) []redis.Cmder {
+		return s.call(ctx, again, renew, []string{s.Key(requests[i].Key)}, requests[i].Token, millis(requests[i].TTL))
+	}, func(i int) transaction {
+		lease, token := s.Key(requests[i].Key), requests[i].Token
+		return transaction{lease, token, [][]any{setting(lease, token, requests[i].TTL)}}
 	})
+}
+
+// setting returns the command that sets a key; a ttl of zero: until it is deleted.
+func setting(key string, value any, ttl time.Duration) []any {
+	words := []any{"set", key, value}
+	if ttl > 0 {
+		words = append(words, "px", millis(ttl))
+	}
+	return words
 }
 
 // Item is an entry to be stored.
@@ -177,84 +281,70 @@ type Item struct {
 // Set stores the entries and deletes their leases: what was being loaded is older.
 // The keys in left may not have got their entry.
 func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
-	outcomes := run(ctx, s, s.redis.Force, items, func(item Item) call {
-		keys := []string{Key(item.Key), item.Key}
-		if !Protects(item.Key) {
-			keys[0] = item.Key // it has no lease to be deleted
-		}
-		return call{set, keys, []any{item.Entry, millis(item.TTL)}}
-	})
-	return failures(outcomes, func(i int) string { return items[i].Key })
+	keys := make([]string, len(items))
+	for i, item := range items {
+		keys[i] = item.Key
+	}
+	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
+		return []redis.Cmder{redis.NewCmd(ctx, setting(keys[i], items[i].Entry, items[i].TTL)...)}
+	}))
 }
 
 // Expire makes the entries at keys stale as of now, keeps them for no longer than
 // stale from now, and deletes their leases: what was being loaded is as old as
-// they are. The keys in left may still have a fresh entry.
+// they are. Entries with which Redis refuses to do so are invalidated. The keys in left
+// may still have a fresh entry.
 func (s *Store) Expire(
 	ctx context.Context, now time.Time, stale time.Duration, keys ...string,
 ) (left []string, err error) {
-	args := []any{entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale)}
-	outcomes := run(ctx, s, s.redis.Force, keys, func(key string) call {
-		return call{expire, []string{Key(key), key}, args}
+	if !s.expiries.open() {
+		return s.Invalidate(ctx, keys...)
+	}
+	outcomes := s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
+		return s.call(ctx, again, expire, keys[i:i+1],
+			entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale))
 	})
-	return failures(outcomes, func(i int) string { return keys[i] })
-}
-
-// failures is the keys of the outcomes that failed, and the last of their errors.
-func failures(outcomes []Outcome, key func(int) string) (left []string, err error) {
-	for i, o := range outcomes {
-		if o.Err != nil {
-			left, err = append(left, key(i)), o.Err
+	var refused []string
+	for i := range outcomes {
+		err := s.check(&s.expiries, outcomes[i].Err, "Expire invalidates instead")
+		if errors.Is(err, ErrRefused) {
+			refused, outcomes[i].Err = append(refused, keys[i]), nil
 		}
 	}
-	return left, err
+	left, err = failures(keys, outcomes)
+	more, failed := s.Invalidate(ctx, refused...)
+	return append(left, more...), cmp.Or(failed, err)
 }
 
 // Invalidate deletes the entries at keys and their leases, so that no load that
 // began before can be stored. The keys in left may still have their entry.
 func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, err error) {
-	outcomes := sendEach(ctx, s.redis.Force, keys, func(key string) redis.Cmder {
-		if !Protects(key) {
-			return redis.NewIntCmd(ctx, "unlink", key)
-		}
-		return redis.NewIntCmd(ctx, "unlink", key, Key(key))
-	})
-	return failures(outcomes, func(i int) string { return keys[i] })
+	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
+		return []redis.Cmder{redis.NewCmd(ctx, s.unlink(keys[i])...)}
+	}))
 }
 
-// send sends the commands of n items, maxKeys of them in each round trip, and tells
-// answer how that of each went. After one that failed the rest is not sent: it would
-// fail alike.
-func send(ctx context.Context, do do, n int, cmdsOf func(i int) []redis.Cmder, answer func(i int, err error)) {
-	var err error
-	for start := 0; start < n; start += maxKeys {
-		end := min(start+maxKeys, n)
-		if err == nil {
-			var cmds []redis.Cmder
-			for i := start; i < end; i++ {
-				cmds = append(cmds, cmdsOf(i)...)
-			}
-			err = do(ctx, cmds...)
+// write deletes the lease of each of keys and changes its entry by what change returns, in
+// one round trip. The lease goes first: from then on no older load can be stored, and what
+// a newer one stores before the change has come is no harm to lose. A command has one key,
+// since a cluster that moves a slot refuses commands of two (TRYAGAIN).
+func (s *Store) write(ctx context.Context, keys []string, change cmdsFor) []Outcome {
+	return s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
+		if !Protects(keys[i]) {
+			return change(i, again)
 		}
-		for i := start; i < end; i++ {
-			answer(i, err)
+		return append([]redis.Cmder{newAhead(ctx, s.unlink(s.Key(keys[i])))}, change(i, again)...)
+	})
+}
+
+// failures returns the keys of the outcomes that failed, and the last of their errors.
+func failures(keys []string, outcomes []Outcome) (left []string, err error) {
+	for i, o := range outcomes {
+		if o.Err != nil {
+			left, err = append(left, keys[i]), o.Err
 		}
 	}
-}
-
-// sendEach is send for items of one command each, whose error is the Outcome's.
-func sendEach[T any](ctx context.Context, do do, items []T, cmdFor func(T) redis.Cmder) []Outcome {
-	cmds, outcomes := make([]redis.Cmder, len(items)), make([]Outcome, len(items))
-	send(ctx, do, len(items), func(i int) []redis.Cmder {
-		cmds[i] = cmdFor(items[i])
-		return cmds[i : i+1]
-	}, func(i int, err error) {
-		if err == nil {
-			err = cmds[i].Err()
-		}
-		outcomes[i] = Outcome{err == nil, err}
-	})
-	return outcomes
+	return left, err
 }
 
 // millis is d in whole milliseconds, at least one if it is anything at all: Redis

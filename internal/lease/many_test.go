@@ -12,17 +12,17 @@ import (
 
 func TestAcquire_OfManyIsOneRoundTrip(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
-		r.put(t, lease.Key("held"), "another", ttl)
+		r.put(t, r.Key("held"), "another", ttl)
 		r.put(t, "stored", "entry", ttl)
 		got := r.Store.Acquire(r.ctx(), []lease.Request{
 			{Key: "cold", Token: "1", TTL: ttl}, {Key: "held", Token: "2", TTL: ttl},
 			{Key: "stored", Token: "3", TTL: ttl}, {Key: "held", Token: "4", TTL: ttl, Steal: true},
 		})
 		require.Equal(t, []lease.Acquired{
-			{Held: true}, {}, {Held: true, Found: true, Entry: []byte("entry")}, {Held: true},
+			{Held: true}, {Holder: "another"}, {Held: true, Found: true, Entry: []byte("entry")}, {Held: true},
 		}, got)
 		require.Len(t, r.wire.sent, 1)
-		r.requireKey(t, lease.Key("held"), "4", ttl)
+		r.requireKey(t, r.Key("held"), "4", ttl)
 	})
 }
 
@@ -37,7 +37,7 @@ func TestSettle_OfManyGoesByEachLease(t *testing.T) {
 				require.NoError(t, r.redis.ScriptFlush(r.ctx()).Err())
 			}
 			for _, key := range []string{"a", "b", "c"} {
-				r.put(t, lease.Key(key), "token", ttl)
+				r.put(t, r.Key(key), "token", ttl)
 			}
 			got := r.Settle(r.ctx(), []lease.Settlement{
 				{Key: "a", Token: "token", Entry: []byte("A"), TTL: ttl},
@@ -46,8 +46,8 @@ func TestSettle_OfManyGoesByEachLease(t *testing.T) {
 			})
 			require.Equal(t, []lease.Outcome{{Kept: true}, {}, {Kept: true}}, got)
 			r.requireKey(t, "a", "A", ttl)
-			r.requireGone(t, "b", "c", lease.Key("a"), lease.Key("c"))
-			r.requireKey(t, lease.Key("b"), "token", ttl)
+			r.requireGone(t, "b", "c", r.Key("a"), r.Key("c"))
+			r.requireKey(t, r.Key("b"), "token", ttl)
 			require.Len(t, r.wire.sent, round.trips)
 		}
 	})

@@ -212,7 +212,7 @@ func (m *model) describe(w *world, a action) string {
 		return fmt.Sprintf("%c: caller %d %s", m.callers[a.i], a.i+1, what)
 	case writerGoesOn:
 		return fmt.Sprintf("%c: writer %d: %s", m.writers[a.i], a.i+1, [...]string{
-			idle: "the database changes", wrote: "Redis changes", halfDeleted: "Redis changes again", deleted: "its call returns",
+			idle: "the database changes", wrote: "Redis changes", halfDone: "Redis changes again", deleted: "its call returns",
 		}[w.writers[a.i].at])
 	case refresherGoesOn:
 		return "A: a read goes on to refresh what it finds"

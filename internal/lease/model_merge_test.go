@@ -209,10 +209,14 @@ func (w *world) nameTokens() {
 	}
 	for p := range w.flights {
 		for i := range w.flights[p] {
-			name(&w.flights[p][i].token)
+			f := &w.flights[p][i]
+			name(&f.token)
+			name(&f.waitsFor)
+			name(&f.holder)
 		}
 	}
 	name(&w.lease)
+	name(&w.failed)
 	for i := range w.orphans {
 		name(&w.orphans[i].token)
 	}

@@ -9,7 +9,7 @@ import (
 // rules is what the model leaves to others: the decisions, which are the cache's
 // own, and what Redis does, so that a test can do without one rule.
 type rules struct {
-	onAcquire func(p *lease.Protocol, held, usable, failed bool)
+	onAcquire func(p *lease.Protocol, held, usable, inVain, failed bool)
 	onLoad    func(p *lease.Protocol, storable bool)
 	onSettle  func(p *lease.Protocol, kept, failed bool)
 	before    func(f *flying) (before, began int8) // whom finish serves
@@ -17,10 +17,11 @@ type rules struct {
 	settling         verb // what is called before a fill or release is sent: leave
 	marksLate        bool // the acquire's mark is taken when it is answered: no
 	fillsAnyway      bool // without the lease: no
-	keepsLease       bool // Invalidate deletes the entry alone: no
-	entryBeforeLease bool // Invalidate deletes the two one after the other: no
+	keepsLease       bool // a write leaves the lease alone: no
+	entryBeforeLease bool // a write changes the entry first, and then deletes the lease: no
 	waitsForever     bool // for the process that holds the lease: no
 	neverSteals      bool // a Refresh takes what it finds: no
+	tellsNobody      bool // of a load that has brought nothing to store: no
 }
 
 func realRules() rules {
@@ -102,6 +103,7 @@ const (
 	neverStale  promise = "a Get that starts after Invalidate has returned gets nothing loaded before"
 	ownersFill  promise = "a fill is accepted only of the flight whose lease has not been lost"
 	oneOwner    promise = "one flight at most holds the lease"
+	neverQueued promise = "nobody waits for another load after one that it has waited for in vain"
 	neverStuck  promise = "somebody can go on until all have what they want"
 	neverCircle promise = "nothing goes on for ever"
 )
@@ -249,22 +251,10 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 		w.db++
 		wr.at, wr.version = wrote, w.db
 	case wrote:
-		switch {
-		case m.sets == int(i)+1:
-			w.entry = wr.version
-			w.setLease(0)
-		case m.entryBeforeLease:
-			w.entry, wr.at = 0, halfDeleted
-			return true
-		default:
-			w.entry = 0
-			if !m.keepsLease {
-				w.setLease(0)
-			}
-		}
-		wr.at = deleted
-	case halfDeleted:
-		w.setLease(0)
+		m.write(w, wr, i, m.entryBeforeLease)
+		wr.at = halfDone
+	case halfDone:
+		m.write(w, wr, i, !m.entryBeforeLease)
 		wr.at = deleted
 	case deleted:
 		m.group.do(&w.seatings[m.writerIn(int(i))], operation{verb: forget})
@@ -274,6 +264,18 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 		return false
 	}
 	return true
+}
+
+// write is one of the two commands of an Invalidate or Set: others may come between them.
+func (m *model) write(w *world, wr *writer, i uint8, entry bool) {
+	switch {
+	case !entry && !m.keepsLease:
+		w.setLease(0)
+	case entry && m.sets == int(i)+1:
+		w.entry = wr.version
+	case entry:
+		w.entry = 0
+	}
 }
 
 // stepFlight is the run of load.go. over says that LeaseWait has passed.
@@ -293,6 +295,7 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 		// A client that lost the answer asks again: then the lease is its own.
 		f.good = f.good || w.lease == f.token
 		f.version, f.at = w.entry, replied
+		f.holder, f.inVain = w.lease, f.waitsFor != 0 && f.waitsFor == w.failed
 	case replied:
 		return m.digest(w, p, i, over)
 	case loading:
@@ -326,6 +329,7 @@ func (m *model) arrive(w *world, f *flying) {
 			m.violation = ownersFill
 		}
 	case lease.Release:
+		w.failed = f.token
 		f.good = w.apply(command{kind: releaseCmd, token: f.token})
 	}
 }
@@ -340,7 +344,10 @@ func (w *world) apply(c command) bool {
 		return false
 	case unlinkCmd:
 		w.entry = 0
+		return false
+	case unleaseCmd:
 		w.setLease(0)
+		w.orphan(command{kind: unlinkCmd}) // comes after it
 		return false
 	}
 	if w.lease != c.token {
@@ -364,8 +371,12 @@ func (m *model) digest(w *world, p, i uint8, over bool) bool {
 	if m.marksLate {
 		f.sent = m.mark(w, p, i)
 	}
-	m.onAcquire(&f.Protocol, f.good, f.version != 0 && f.version != f.replace, false)
+	m.onAcquire(&f.Protocol, f.good, f.version != 0 && f.version != f.replace, f.inVain && !m.tellsNobody, false)
 	if waits := f.Step == lease.Wait; waits {
+		if f.inVain {
+			m.violation = neverQueued
+		}
+		f.waitsFor = f.holder
 		if !over && f.polls == m.polls {
 			return false
 		}
@@ -385,7 +396,7 @@ func (m *model) mark(w *world, p, i uint8) int8 {
 // proceed begins the step that the course has come to.
 func (m *model) proceed(w *world, p, i uint8) {
 	f := &w.flights[p][i]
-	f.good = false
+	f.good, f.inVain, f.holder = false, false, 0
 	switch f.Step {
 	case lease.Acquire:
 		f.at = sent
@@ -440,7 +451,7 @@ func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	w.strand(f)
 	if f.Step == lease.Acquire {
 		f.version = 0
-		m.onAcquire(&f.Protocol, false, false, true)
+		m.onAcquire(&f.Protocol, false, false, false, true)
 	} else {
 		m.onSettle(&f.Protocol, false, true)
 	}
@@ -498,7 +509,10 @@ func (m *model) crash(w *world) {
 		if wr.done() || m.writerIn(i) != crasher {
 			continue
 		}
-		if wr.at == wrote {
+		switch wr.at {
+		case wrote:
+			w.orphan(command{kind: unleaseCmd})
+		case halfDone:
 			w.orphan(command{kind: unlinkCmd})
 		}
 		w.writers[i] = writer{at: crashed}

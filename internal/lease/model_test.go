@@ -35,6 +35,7 @@ func TestProtocol_IsCoherentInEveryInterleaving(t *testing.T) {
 		{"an answer is lost", scenario{callers: "AAB", writers: "B", lostAnswers: 1}},
 		{"two answers are lost", scenario{callers: "AB", writers: "B", leaseExpiries: 1, lostAnswers: 2, crashes: 1}},
 		{"a value cannot be stored", scenario{callers: "AAB", writers: "B", leaseExpiries: 1, unstorable: 1}},
+		{"a load fails while another waits for it", scenario{callers: "AAB", writers: "B", polls: 1, unstorable: 1}},
 		{"two processes write", scenario{callers: "AB", writers: "AB", polls: 1, leaseExpiries: 2, crashes: 1}},
 		{"one sets, one invalidates", scenario{callers: "AB", writers: "AB", sets: 1, oneByOne: true, leaseExpiries: 2}},
 		{"one invalidates, one sets", scenario{callers: "AB", writers: "AB", sets: 2, oneByOne: true, leaseExpiries: 2}},
@@ -43,7 +44,7 @@ func TestProtocol_IsCoherentInEveryInterleaving(t *testing.T) {
 		{"two refresh", scenario{callers: "aab", writers: "B", lostAnswers: 1}},
 		{"one refreshes, and Redis fails", scenario{callers: "Aa", writers: "A", leaseExpiries: 1, lostAnswers: 1, unstorable: 1}},
 		{"a refresh in the background", scenario{callers: "AAB", writers: "B", refresher: true}},
-		{"a refresh in the background, and one at once", scenario{callers: "Aa", writers: "AB", refresher: true, leaseExpiries: 1, crashes: 1}},
+		{"a refresh in the background, and one at once", scenario{callers: "Aa", writers: "AB", oneByOne: true, refresher: true, leaseExpiries: 1}},
 		{"everything at once", scenario{callers: "AAB", writers: "AB", leaseExpiries: 1, crashes: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -128,7 +129,8 @@ func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
 		{"a fill needs the lease", one, neverStale, func(r *rules) { r.fillsAnyway = true }},
 		{"a fill needs its own lease", one, ownersFill, func(r *rules) { r.fillsAnyway = true }},
 		{"Invalidate deletes the lease", one, neverStale, func(r *rules) { r.keepsLease = true }},
-		{"Invalidate deletes entry and lease at once", one, neverStale, func(r *rules) { r.entryBeforeLease = true }},
+		{"so does Set", scenario{callers: "AA", writers: "B", sets: 1}, neverStale, func(r *rules) { r.keepsLease = true }},
+		{"a write deletes the lease before it changes the entry", one, neverStale, func(r *rules) { r.entryBeforeLease = true }},
 		{"a Refresh gets what was loaded after it came", scenario{callers: "aa", writers: "B"}, neverStale,
 			func(r *rules) {
 				before := r.before
@@ -139,6 +141,8 @@ func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
 			}},
 		{"a refresh that leaves the load to another process has no result", scenario{callers: "BAb", writers: "B", refresher: true}, neverStale,
 			serveAll(func(f *flying) bool { return f.Audience == lease.Nobody })},
+		{"those who wait are told of a load that brings nothing", scenario{callers: "AAB", polls: 1, unstorable: 1}, neverQueued,
+			func(r *rules) { r.tellsNobody = true }},
 		{"waiting ends", scenario{callers: "AB", writers: "A", crashes: 1}, neverStuck,
 			func(r *rules) { r.waitsForever = true }},
 	} {

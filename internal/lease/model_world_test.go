@@ -20,6 +20,7 @@ type world struct {
 	covered uint8 // the newest write whose invalidation has returned
 	entry   uint8 // in Redis: the version stored
 	lease   uint8 // in Redis: the token stored
+	failed  uint8 // in Redis: the token whose load has brought nothing
 
 	callers   [callers]caller
 	refresher refresher
@@ -64,10 +65,10 @@ type writer struct {
 type writerStage uint8
 
 const (
-	idle        writerStage = iota
-	wrote                   // the database has it, Redis does not know yet
-	halfDeleted             // of an Invalidate that is not atomic
-	deleted                 // Redis has done it, the call has not returned
+	idle     writerStage = iota
+	wrote                // the database has it, Redis does not know yet
+	halfDone             // Redis has deleted the lease
+	deleted              // Redis has done it, the call has not returned
 	returned
 	crashed
 )
@@ -81,6 +82,9 @@ type flying struct {
 	good        bool // the answer: the lease was acquired, or the fill or release accepted
 	version     uint8
 	replace     uint8 // the version that is not good enough
+	waitsFor    uint8 // the token of the load that it waits for
+	holder      uint8 // the answer: the token that holds the lease
+	inVain      bool  // the answer: the load that it waits for has brought nothing
 	polls       int8
 	sent, began int8 // marks
 }
@@ -115,6 +119,7 @@ const (
 	fillCmd
 	releaseCmd
 	unlinkCmd
+	unleaseCmd
 )
 
 func (c caller) done() bool { return c.at == served || c.at == vanished }
@@ -152,9 +157,10 @@ func (w *world) newToken() uint8 {
 		for _, c := range w.orphans {
 			used = used || c.token == token
 		}
+		used = used || token == w.failed
 		for _, fs := range w.flights {
 			for _, f := range fs {
-				used = used || f.token == token
+				used = used || f.token == token || f.waitsFor == token || f.holder == token
 			}
 		}
 		if !used {
@@ -180,7 +186,44 @@ func (w *world) tidy() {
 			w.orphans[i] = command{}
 		}
 	}
+	w.forgetTokens()
 	slices.SortFunc(w.orphans[:], func(a, b command) int { return b.order() - a.order() })
+}
+
+// forgetTokens forgets whom those wait for who will not be told any more, and what nobody is
+// told any more.
+func (w *world) forgetTokens() {
+	told := false
+	for p := range w.flights {
+		for i := range w.flights[p] {
+			f := &w.flights[p][i]
+			if f.Step != lease.Acquire || !w.mayFail(f.waitsFor) {
+				f.waitsFor = 0
+			}
+			if f.Step != lease.Acquire || !w.mayFail(f.holder) {
+				f.holder = 0
+			}
+			told = told || w.failed != 0 && (f.waitsFor == w.failed || f.holder == w.failed)
+		}
+	}
+	if !told {
+		w.failed = 0
+	}
+}
+
+// mayFail reports whether the load under a token has failed, or may yet.
+func (w *world) mayFail(token uint8) bool {
+	if token == 0 || token == w.failed {
+		return token != 0
+	}
+	for _, fs := range w.flights {
+		for _, f := range fs {
+			if f.at != landed && f.token == token && f.Held {
+				return w.unstorable > 0 || f.Step == lease.Release
+			}
+		}
+	}
+	return false
 }
 
 func (c command) order() int { return int(c.kind)<<16 | int(c.token)<<8 | int(c.version) }

@@ -45,8 +45,10 @@ type Protocol struct {
 // Alone returns the Protocol of a load that does not ask Redis at all.
 func Alone() Protocol { return Protocol{Step: Load, Down: true} }
 
-// OnAcquire goes on after an Acquire: usable says that it found an entry to serve.
-func (p *Protocol) OnAcquire(held, usable, failed bool) {
+// OnAcquire goes on after an Acquire: usable says that it found an entry to serve, and
+// inVain that the load that was waited for has brought nothing to store. To wait for the
+// next would be to queue: all who have waited load for themselves, at the same time.
+func (p *Protocol) OnAcquire(held, usable, inVain, failed bool) {
 	p.Asked = true
 	switch {
 	case failed:
@@ -58,8 +60,19 @@ func (p *Protocol) OnAcquire(held, usable, failed bool) {
 		p.Held, p.Step = true, Load
 	case p.Yields:
 		p.Audience, p.Step = Nobody, Finish
+	case inVain:
+		p.Step = Load
 	default:
 		p.Step = Wait
+	}
+}
+
+// OnRefused goes on after an Acquire that was not sent, since Redis refuses what it takes
+// to store a value under a lease. A load that nobody waits for would be of no use.
+func (p *Protocol) OnRefused() {
+	yields := p.Yields
+	if *p = Alone(); yields {
+		p.Audience, p.Step = Nobody, Finish
 	}
 }
 

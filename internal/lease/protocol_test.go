@@ -29,8 +29,8 @@ func TestProtocol_TakesEachStep(t *testing.T) {
 		filling   = lease.Protocol{Step: lease.Fill, Held: true}
 		releasing = lease.Protocol{Step: lease.Release, Held: true}
 	)
-	acquired := func(held, usable, failed bool) func(*lease.Protocol) {
-		return func(p *lease.Protocol) { p.OnAcquire(held, usable, failed) }
+	acquired := func(held, usable, inVain, failed bool) func(*lease.Protocol) {
+		return func(p *lease.Protocol) { p.OnAcquire(held, usable, inVain, failed) }
 	}
 	waited := func(over bool) func(*lease.Protocol) { return func(p *lease.Protocol) { p.OnWait(over) } }
 	loaded := func(storable bool) func(*lease.Protocol) { return func(p *lease.Protocol) { p.OnLoad(storable) } }
@@ -45,26 +45,35 @@ func TestProtocol_TakesEachStep(t *testing.T) {
 		to   lease.Protocol
 	}{
 		"lease, no value: load": {
-			acquiring, acquired(true, false, false), lease.Protocol{Asked: true, Step: lease.Load, Held: true},
+			acquiring, acquired(true, false, false, false), lease.Protocol{Asked: true, Step: lease.Load, Held: true},
 		},
 		"lease, value: use the value, and keep in mind that the lease is to be given back": {
-			acquiring, acquired(true, true, false), lease.Protocol{Asked: true, Step: lease.Finish, Held: true, Audience: lease.BeforeSend},
+			acquiring, acquired(true, true, false, false), lease.Protocol{Asked: true, Step: lease.Finish, Held: true, Audience: lease.BeforeSend},
 		},
 		"no lease, value: use it": {
-			acquiring, acquired(false, true, false), lease.Protocol{Asked: true, Step: lease.Finish, Audience: lease.BeforeSend},
+			acquiring, acquired(false, true, false, false), lease.Protocol{Asked: true, Step: lease.Finish, Audience: lease.BeforeSend},
 		},
 		"no lease, no value: wait": {
-			acquiring, acquired(false, false, false), lease.Protocol{Asked: true, Step: lease.Wait},
+			acquiring, acquired(false, false, false, false), lease.Protocol{Asked: true, Step: lease.Wait},
+		},
+		"no lease, no value, and the load that was waited for has brought none: load without the lease": {
+			acquiring, acquired(false, false, true, false), lease.Protocol{Asked: true, Step: lease.Load},
+		},
+		"the lease, after such a load: load": {
+			acquiring, acquired(true, false, true, false), lease.Protocol{Asked: true, Step: lease.Load, Held: true},
+		},
+		"a value, after such a load: use it": {
+			acquiring, acquired(false, true, true, false), lease.Protocol{Asked: true, Step: lease.Finish, Audience: lease.BeforeSend},
 		},
 		"Redis fails at the acquire: load, and ask it no more": {
-			acquiring, acquired(false, false, true), lease.Protocol{Asked: true, Step: lease.Load, Down: true},
+			acquiring, acquired(false, false, false, true), lease.Protocol{Asked: true, Step: lease.Load, Down: true},
 		},
 		"whatever else is said of a failed acquire is not known": {
-			acquiring, acquired(true, true, true), lease.Protocol{Asked: true, Step: lease.Load, Down: true},
+			acquiring, acquired(true, true, false, true), lease.Protocol{Asked: true, Step: lease.Load, Down: true},
 		},
 
 		"no lease, no value, and another process may as well load: leave it to that": {
-			lease.Protocol{Yields: true}, acquired(false, false, false),
+			lease.Protocol{Yields: true}, acquired(false, false, false, false),
 			lease.Protocol{Step: lease.Finish, Yields: true, Asked: true, Audience: lease.Nobody},
 		},
 
@@ -126,6 +135,17 @@ func TestProtocol_TakesEachStep(t *testing.T) {
 			require.Equal(t, row.to, p)
 		})
 	}
+}
+
+func TestProtocol_LoadsAloneWhereRedisRefusesLeases(t *testing.T) {
+	waited := lease.Protocol{Step: lease.Acquire, Asked: true}
+	waited.OnRefused()
+	require.Equal(t, lease.Alone(), waited)
+
+	refresh := lease.Protocol{Yields: true}
+	refresh.OnRefused()
+	require.Equal(t, lease.Protocol{Step: lease.Finish, Down: true, Audience: lease.Nobody}, refresh, "what cannot be stored is loaded for nobody")
+	require.False(t, refresh.OnFinish())
 }
 
 func TestProtocol_GivesBackWhatMayBeItsLease(t *testing.T) {

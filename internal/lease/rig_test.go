@@ -64,7 +64,7 @@ func (d *direct) last() []any {
 // single is a Store for one key at a time.
 type single struct{ *lease.Store }
 
-func newSingle(do lease.Doer) single { return single{lease.NewStore(do)} }
+func newSingle(do lease.Doer) single { return single{lease.NewStore(do, lease.Config{})} }
 
 func (s single) Acquire(ctx context.Context, key, token string, ttl time.Duration) (lease.Acquired, error) {
 	return s.ask(ctx, lease.Request{Key: key, Token: token, TTL: ttl})

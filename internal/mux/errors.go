@@ -17,8 +17,12 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
-// unavailable are the error replies with which Redis says that it cannot serve at present.
-var unavailable = []string{"LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "READONLY ", "NOAUTH ", "TRYAGAIN "}
+// unavailable are the error replies with which Redis says that it cannot serve this client at
+// present, whatever it is asked. The table of all that it may reply is in docs/redis.md.
+var unavailable = []string{
+	"LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "READONLY ", "NOAUTH ", "WRONGPASS ", "BUSY ", "UNBLOCKED ",
+	"ERR max number of clients reached",
+}
 
 // roundTripError returns err if it says that the round trip failed, and nil if it is an answer that
 // the caller may not like: whatever Redis replies, it has replied, unless it is unavailable.

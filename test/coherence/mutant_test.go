@@ -52,11 +52,8 @@ var mutations = []mutation{
 	{"token check off: a fill is accepted whoever holds the lease", inLua,
 		"internal/lease/script.go", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\nif ARGV[3] == '0' then", "if ARGV[3] == '0' then"},
 
-	{"lease deletion off in Invalidate", inGo,
-		"internal/lease/lease.go", `return redis.NewIntCmd(ctx, "unlink", key, Key(key))`, `return redis.NewIntCmd(ctx, "unlink", key)`},
-
-	{"lease deletion off in Set", inLua,
-		"internal/lease/script.go", "if KEYS[1] ~= KEYS[2] then redis.call('DEL', KEYS[1]) end\n", ""},
+	{"lease deletion off in writes", inGo,
+		"internal/lease/lease.go", "if !Protects(keys[i]) {\n\t\t\treturn change(i, again)\n\t\t}", "return change(i, again)"},
 }
 
 // mutantEnv names the mutant that a mutated binary is. It is none of them without.

@@ -186,7 +186,7 @@ func invalidateAThousandKeys(t *testing.T, cluster *redistest.Cluster) {
 		require.Positive(t, n, "no key in a slot of this master")
 		unlinked += n
 	}
-	require.EqualValues(t, len(ids), unlinked)
+	require.EqualValues(t, 2*len(ids), unlinked, "each lease, and each entry")
 	for _, id := range ids {
 		_, err := rows.Peek(t.Context(), id)
 		require.ErrorIs(t, err, readthrough.ErrMiss)

@@ -1,0 +1,140 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ErrRefused says that Redis refuses all the ways to store a value under its lease: because
+// of an access rule, a renamed command or a proxy. Config.OnRefused gets the reply.
+var ErrRefused = errors.New("redis refuses scripts and transactions")
+
+// refusedFor is how long a way that Redis has refused is not tried again.
+const refusedFor = 30 * time.Second
+
+// way is a way to do something that Redis may refuse, where there is another.
+type way struct {
+	refusedAt atomic.Int64 // Unix nanoseconds; 0: it was not refused
+}
+
+// open reports whether the way may be tried.
+func (w *way) open() bool {
+	at := w.refusedAt.Load()
+	return at == 0 || time.Since(time.Unix(0, at)) >= refusedFor
+}
+
+// check remembers whether Redis has refused w, which ended with err. It returns ErrRefused
+// if so, and err otherwise. instead says, for OnRefused, what the Store does then.
+func (s *Store) check(w *way, err error, instead string) error {
+	switch {
+	case err == nil && w.refusedAt.Load() != 0:
+		w.refusedAt.Store(0)
+	case isRefusal(err):
+		if w.refusedAt.Swap(time.Now().UnixNano()) == 0 && s.config.OnRefused != nil {
+			s.config.OnRefused(fmt.Errorf("%w; %s", err, instead))
+		}
+		return ErrRefused
+	}
+	return err
+}
+
+// refusals are pieces of the replies with which Redis, and proxies, refuse a command to
+// whom they serve otherwise. That a key may not be accessed is no such reply.
+var refusals = []string{
+	"permissions to run", "can't run this command", "unknown command", "unknown redis command",
+	"unsupported command", "is not allowed", "not supported", "is disabled", "is not available",
+}
+
+func isRefusal(err error) bool {
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	text := strings.ToLower(reply.Error())
+	return slices.ContainsFunc(refusals, func(piece string) bool { return strings.Contains(text, piece) })
+}
+
+// unlink returns the command that deletes a key.
+func (s *Store) unlink(key string) []any {
+	if s.unlinks.open() {
+		return []any{"unlink", key}
+	}
+	return []any{"del", key}
+}
+
+// stores reports whether a value could be stored under its lease.
+func (s *Store) stores() bool {
+	return s.scripts.open() || s.config.Watch != nil && s.transactions.open()
+}
+
+// underLease runs a script for each of n leases, or a transaction where Redis refuses
+// scripts. Either changes something only if its token still is the lease.
+func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i int) transaction) []Outcome {
+	outcomes := slices.Repeat([]Outcome{{Err: ErrRefused}}, n)
+	if s.scripts.open() {
+		outcomes = s.run(ctx, s.redis.Do, n, script)
+	}
+	for i := range outcomes {
+		if o := &outcomes[i]; !errors.Is(o.Err, ErrRefused) {
+			o.Err = s.check(&s.scripts, o.Err, "transactions are used instead of scripts")
+		}
+		if errors.Is(outcomes[i].Err, ErrRefused) {
+			outcomes[i] = s.transact(ctx, func() transaction { return tx(i) })
+		}
+	}
+	return outcomes
+}
+
+// transaction holds the commands to carry out if token still is the lease.
+type transaction struct {
+	lease, token string
+	cmds         [][]any
+}
+
+// transact watches the lease, looks at it, and has Redis carry the commands out unless it
+// has changed since: optimistic locking, in three round trips on one connection.
+func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
+	if s.config.Watch == nil || !s.transactions.open() {
+		return Outcome{Err: ErrRefused}
+	}
+	t := of()
+	var kept, again bool
+	err := s.config.Watch(ctx, func(tx *redis.Tx) error {
+		holder, err := tx.Get(ctx, t.lease).Result()
+		if err != nil || holder != t.token {
+			return err
+		}
+		cmds, err := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+			for _, words := range t.cmds {
+				pipe.Do(ctx, words...)
+			}
+			return nil
+		})
+		for _, cmd := range cmds { // err may only say that one of them was refused
+			if isRefusal(cmd.Err()) {
+				err = cmd.Err()
+				again = !redis.HasErrorPrefix(err, "EXECABORT") && s.worthRepeating(cmd)
+				break
+			}
+		}
+		kept = err == nil
+		return err
+	}, t.lease)
+	if isRefusal(err) && again { // in this order: f may still run after another error
+		return s.transact(ctx, of)
+	}
+	if errors.Is(err, redis.Nil) || errors.Is(err, redis.TxFailedErr) {
+		err = nil // the lease is gone
+	}
+	if err = s.check(&s.transactions, err, "what is loaded is not stored"); err != nil {
+		return Outcome{Err: err}
+	}
+	return Outcome{Kept: kept}
+}
