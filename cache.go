@@ -31,9 +31,10 @@ type Cache struct {
 	settings  cacheSettings
 	mux       *mux.Mux
 	leases    *lease.Store
-	meter     *meter       // what concerns no wrapper
-	retries   *retry.Queue // invalidations that Redis has not heard of
-	refreshes fill.Slots   // background refreshes of all wrappers
+	meter     *meter        // what concerns no wrapper
+	retries   *retry.Queue  // invalidations that Redis has not heard of
+	refreshes fill.Slots    // background refreshes of all wrappers
+	replySize mux.ReplySize // of the raw Get
 
 	mu       sync.Mutex
 	closed   bool
@@ -285,7 +286,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if key == "" {
 		return zero[V](), failed("get", ErrEmptyKey)
 	}
-	raw, err := c.mux.Get(ctx, key)
+	raw, err := c.mux.Get(ctx, key, &c.replySize)
 	switch {
 	case unreadable(err):
 		return zero[V](), ErrMiss

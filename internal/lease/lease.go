@@ -9,6 +9,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -21,9 +22,10 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-// Doer sends commands to Redis in one round trip. When the error is nil, each
-// command has its own result, which on a cluster may be that its node failed; else
-// the commands must not be looked at.
+// Doer sends commands to Redis, in one round trip unless they are too many for that. When
+// the error is nil, each command has its own result; else the commands must not be
+// looked at. An error with a method Of(i int) error is about some commands only: Of
+// returns nil for those that have their own result.
 type Doer interface {
 	Do(ctx context.Context, cmds ...redis.Cmder) error
 	Force(ctx context.Context, cmds ...redis.Cmder) error
@@ -47,9 +49,6 @@ func Protects(key string) bool { return !strings.ContainsAny(key, "{}") }
 
 // NewToken returns a token that nobody can guess and that no other lease has.
 func NewToken() string { return rand.Text() }
-
-// maxKeys is how many keys one round trip is about.
-const maxKeys = 1000
 
 // Request asks for the lease of one entry.
 type Request struct {
@@ -220,24 +219,33 @@ func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, 
 	return failures(outcomes, func(i int) string { return keys[i] })
 }
 
-// send sends the commands of n items, maxKeys of them in each round trip, and tells
-// answer how that of each went. After one that failed the rest is not sent: it would
-// fail alike.
+// send sends the commands of n items, and tells answer why those of each were not all
+// answered, if they were not.
 func send(ctx context.Context, do do, n int, cmdsOf func(i int) []redis.Cmder, answer func(i int, err error)) {
-	var err error
-	for start := 0; start < n; start += maxKeys {
-		end := min(start+maxKeys, n)
-		if err == nil {
-			var cmds []redis.Cmder
-			for i := start; i < end; i++ {
-				cmds = append(cmds, cmdsOf(i)...)
-			}
-			err = do(ctx, cmds...)
-		}
-		for i := start; i < end; i++ {
-			answer(i, err)
-		}
+	var cmds []redis.Cmder
+	ends := make([]int, n)
+	for i := range n {
+		cmds = append(cmds, cmdsOf(i)...)
+		ends[i] = len(cmds)
 	}
+	err := do(ctx, cmds...)
+	at := 0
+	for i, end := range ends {
+		var lost error
+		for ; at < end; at++ {
+			lost = cmp.Or(lost, errorOf(err, at))
+		}
+		answer(i, lost)
+	}
+}
+
+// errorOf returns why the ith command of a round trip that ended with err was not
+// answered, or nil.
+func errorOf(err error, i int) error {
+	if some, ok := err.(interface{ Of(i int) error }); ok { //nolint:errorlint // the Doer's very error
+		return some.Of(i)
+	}
+	return err
 }
 
 // sendEach is send for items of one command each, whose error is the Outcome's.

@@ -30,10 +30,12 @@ func (d *direct) Do(ctx context.Context, cmds ...redis.Cmder) error {
 	call := len(d.sent)
 	d.sent = append(d.sent, cmds)
 	d.mu.Unlock()
+	var failure error
 	if d.fail != nil {
-		if err := d.fail(call); err != nil {
-			return err
-		}
+		failure = d.fail(call)
+	}
+	if _, inPart := failure.(lostFrom); failure != nil && !inPart {
+		return failure
 	}
 	if d.client != nil {
 		pipe := d.client.Pipeline()
@@ -45,7 +47,7 @@ func (d *direct) Do(ctx context.Context, cmds ...redis.Cmder) error {
 			d.spoil(cmd)
 		}
 	}
-	return nil
+	return failure
 }
 
 func (d *direct) Force(ctx context.Context, cmds ...redis.Cmder) error {

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"context"
-	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -85,49 +84,26 @@ type do func(ctx context.Context, cmds ...redis.Cmder) error
 // first, by its hash from then on. What Redis does not know all the same (a restart,
 // another node of the cluster) is sent again, by its text.
 func run[T any](ctx context.Context, s *Store, do do, items []T, callFor func(T) call) []Outcome {
-	outcomes := make([]Outcome, 0, len(items))
-	var err error
-	for some := range slices.Chunk(items, maxKeys) {
-		if err != nil { // the rest would fail alike
-			outcomes = append(outcomes, slices.Repeat([]Outcome{{Err: err}}, len(some))...)
-			continue
-		}
-		calls := make([]call, len(some))
-		for i, item := range some {
-			calls[i] = callFor(item)
-		}
-		var ended []Outcome
-		ended, err = s.runCalls(ctx, do, calls)
-		outcomes = append(outcomes, ended...)
-	}
-	return outcomes
-}
-
-// runCalls is run for one round trip, whose error it returns as well.
-func (s *Store) runCalls(ctx context.Context, do do, calls []call) ([]Outcome, error) {
-	cmds := make([]redis.Cmder, len(calls))
-	for i := range calls {
+	calls, cmds := make([]call, len(items)), make([]redis.Cmder, len(items))
+	for i, item := range items {
+		calls[i] = callFor(item)
 		if _, known := s.taught.LoadOrStore(calls[i].script.sha1, true); known {
 			cmds[i] = calls[i].cmd(ctx, "evalsha", calls[i].script.sha1)
 		} else {
 			cmds[i] = calls[i].cmd(ctx, "eval", calls[i].script.source)
 		}
 	}
-	err := do(ctx, cmds...)
-	outcomes := make([]Outcome, len(calls))
+	outcomes := make([]Outcome, len(items))
 	var unknown []int
+	err := do(ctx, cmds...)
 	for i, cmd := range cmds {
-		switch {
-		case err != nil:
-			outcomes[i] = Outcome{Err: err}
-		case redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT"):
+		outcomes[i] = outcomeOf(cmd, errorOf(err, i))
+		if redis.HasErrorPrefix(outcomes[i].Err, "NOSCRIPT") {
 			unknown = append(unknown, i)
-		default:
-			outcomes[i] = outcomeOf(cmd)
 		}
 	}
 	if len(unknown) == 0 {
-		return outcomes, err
+		return outcomes
 	}
 	again := make([]redis.Cmder, len(unknown))
 	for j, i := range unknown {
@@ -135,16 +111,16 @@ func (s *Store) runCalls(ctx context.Context, do do, calls []call) ([]Outcome, e
 	}
 	err = do(ctx, again...)
 	for j, i := range unknown {
-		if err != nil {
-			outcomes[i] = Outcome{Err: err}
-		} else {
-			outcomes[i] = outcomeOf(again[j])
-		}
+		outcomes[i] = outcomeOf(again[j], errorOf(err, j))
 	}
-	return outcomes, err
+	return outcomes
 }
 
-func outcomeOf(cmd redis.Cmder) Outcome {
+// outcomeOf returns the outcome of a script that was answered, or why it was not.
+func outcomeOf(cmd redis.Cmder, err error) Outcome {
+	if err != nil {
+		return Outcome{Err: err}
+	}
 	n, err := cmd.(*redis.Cmd).Int64()
 	return Outcome{Kept: n > 0, Err: err}
 }

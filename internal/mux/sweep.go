@@ -3,7 +3,7 @@ package mux
 import "time"
 
 // sweeper is a timer that runs a function now and then while there is something to watch. One for
-// all callers costs less than a timer for each. Mux.mu guards it.
+// all callers costs less than a timer for each. node.mu guards it.
 type sweeper struct {
 	timer   *time.Timer
 	every   time.Duration
@@ -34,19 +34,28 @@ func (s *sweeper) next(needed bool) {
 }
 
 // sweep releases the waiters that have waited for the whole timeout, in the queue and on their
-// pipeline together.
-func (m *Mux) sweep() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	overdue := time.Now().Add(-m.timeout)
-	for p := range m.inFlight.running {
-		if p.sentAt.Before(overdue) {
-			m.timeOut(p)
-		} else {
+// pipeline together, while nothing large arrived for their lane.
+func (n *node) sweep() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	overdue := time.Now().Add(-n.timeout)
+	for p := range n.inFlight.running {
+		p.noteProgress()
+	}
+	for p := range n.inFlight.running {
+		switch {
+		case p.progress().Before(overdue):
+			n.timeOut(p)
+		case p.lane.progress.Before(overdue):
 			p.timeOutQueued(overdue)
 		}
 	}
-	m.flush()
-	m.queue.timeOut(overdue)
-	m.sweeper.next(len(m.queue) > 0 || len(m.inFlight.running) > 0)
+	queued := 0
+	for i := range n.lanes {
+		l := &n.lanes[i]
+		n.flush(l)
+		l.timeOutQueue(overdue)
+		queued += len(l.queue)
+	}
+	n.sweeper.next(queued > 0 || len(n.inFlight.running) > 0)
 }

@@ -17,14 +17,12 @@ import (
 
 func TestMux_ReleasesCallersAfterTheTimeout(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		began := time.Now()
 		single, command := r.get(r.ctx, "a"), r.do(set("b", "1"))
 		sent := r.underWay()
 		queued, alike := r.get(r.ctx, "c"), r.get(r.ctx, "c")
 		for _, rt := range sent {
-			deadline, ok := rt.ctx.Deadline()
-			require.True(t, ok, "a client that obeys deadlines is told")
-			require.Equal(t, began.Add(timeout), deadline)
+			_, limited := rt.ctx.Deadline()
+			require.False(t, limited, "a client that is connecting is not cut short")
 			require.NoError(t, rt.ctx.Err())
 		}
 
@@ -219,7 +217,7 @@ func TestMux_GivesCallersTheirOwnAnswersWhileOthersLeaveAndRoundTripsHang(t *tes
 					var got []byte
 					var err error
 					if i%2 == 0 {
-						got, err = r.Get(ctx, key)
+						got, err = r.Get(ctx, key, nil)
 					} else if err = r.Do(ctx, read); err == nil {
 						got, err = read.Bytes()
 					}
