@@ -57,6 +57,16 @@ func (d *direct) Force(ctx context.Context, cmds ...redis.Cmder) error {
 	return d.Do(ctx, cmds...)
 }
 
+// sendAgain sends the commands of a call late.
+func (d *direct) sendAgain(ctx context.Context, call int) {
+	d.mu.Lock()
+	cmds := d.sent[call]
+	d.mu.Unlock()
+	pipe := d.client.Pipeline()
+	_ = pipe.BatchProcess(ctx, cmds...)
+	_, _ = pipe.Exec(ctx)
+}
+
 // last is the words of the last command that was sent.
 func (d *direct) last() []any {
 	cmds := d.sent[len(d.sent)-1]

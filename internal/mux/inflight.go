@@ -88,7 +88,7 @@ func (n *node) finish(p *pipeline) (next *pipeline, keep bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	p.freeSlot()
-	if p.noteProgress(); answered && p.lane == &n.lanes[bulk] {
+	if answered {
 		p.lane.progress = time.Now()
 	}
 	if next = n.next(p.lane); next != nil {

@@ -15,7 +15,7 @@ const (
 type lane struct {
 	slots    int       // how many of the MaxPipelines slots are taken
 	queue    []*waiter // those who found no slot free, in the order of their coming
-	progress time.Time // when bytes last arrived: in the bulk lane, who queues has waited since then
+	progress time.Time // when Redis last answered, or a pipeline made progress: who queues waits since then
 }
 
 // laneOf returns the lane of w, by what is known of its size by now.

@@ -74,6 +74,7 @@ type Mux struct {
 func New(client redis.UniversalClient, cfg Config) *Mux {
 	m := &Mux{client: client, config: cfg, notifier: notifier{onState: cfg.OnState}}
 	m.cluster, _ = client.(masters)
+	watchConnections(client)
 	m.first = newNode(client, cfg, &m.notifier)
 	return m
 }

@@ -18,9 +18,10 @@ type pipeline struct {
 	ctx      roundTripContext
 	worker   *worker // that makes the round trip, or in whose place a caller does
 	sentAt   time.Time
-	arrived  atomic.Int64 // when the last large reply arrived, since sentAt; 0: none has
-	probe    bool         // the breaker waits for the outcome
-	extra    bool         // takes no slot: a probe, or forced while the breaker is open
+	arrived  atomic.Int64  // when p last made progress, since sentAt; 0: not yet
+	excused  time.Duration // guarded by node.mu: what of the time since sentAt does not count
+	probe    bool          // the breaker waits for the outcome
+	extra    bool          // takes no slot: a probe, or forced while the breaker is open
 	inPerson bool
 	ended    bool // guarded by node.mu: its waiters are being released, or have been
 }
@@ -44,7 +45,7 @@ func newPipeline(l *lane, w *waiter) *pipeline {
 // timed out, its waiters' callers are gone by the time the client returns.
 func (p *pipeline) exec(n *node) {
 	first := p.waiters[0]
-	p.ctx = roundTripContext{Context: p.worker.ctx, values: first.ctx}
+	p.ctx = roundTripContext{Context: p.worker.ctx, values: first.ctx, pipeline: p}
 	if p.inPerson {
 		p.ctx.deadline = p.sentAt.Add(n.timeout)
 	}
@@ -106,12 +107,18 @@ type arrival struct {
 func (a *arrival) SetErr(err error) {
 	a.StringCmd.SetErr(err)
 	if err == nil && len(a.Val()) >= progressBytes {
-		a.pipeline.arrived.Store(int64(time.Since(a.pipeline.sentAt)))
+		a.pipeline.arrive()
 	}
 }
 
-// progress returns when the last large reply arrived, or else when p was sent.
-func (p *pipeline) progress() time.Time { return p.sentAt.Add(time.Duration(p.arrived.Load())) }
+// arrive notes that p makes progress.
+func (p *pipeline) arrive() { p.arrived.Store(int64(max(1, time.Since(p.sentAt)))) }
+
+// progress returns since when p waits for Redis: since its last progress, or else since it was
+// sent. n.mu is held.
+func (p *pipeline) progress() time.Time {
+	return p.sentAt.Add(time.Duration(p.arrived.Load()) + p.excused)
+}
 
 // noteProgress has those who queue for the lane of p wait on, if bytes have arrived for p. n.mu is
 // held.
@@ -196,6 +203,7 @@ func (p *pipeline) timeOutQueued(overdue time.Time) {
 type roundTripContext struct {
 	context.Context // the worker's
 	values          context.Context
+	pipeline        *pipeline
 	deadline        time.Time
 }
 
@@ -207,6 +215,9 @@ func (c *roundTripContext) Deadline() (time.Time, bool) { return c.deadline, !c.
 // Value asks the worker's context first, so that package context finds the one that is cancelled
 // and needs no goroutine to watch for it.
 func (c *roundTripContext) Value(key any) any {
+	if key == (pipelineKey{}) {
+		return c.pipeline
+	}
 	if v := c.Context.Value(key); v != nil {
 		return v
 	}

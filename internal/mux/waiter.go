@@ -74,6 +74,13 @@ func (w *waiter) timeOut() {
 	w.done <- struct{}{}
 }
 
+// excuse does not count late of the time that w has waited since it queued. node.mu is held.
+func (w *waiter) excuse(late time.Duration) {
+	if !w.queuedAt.IsZero() {
+		w.queuedAt = w.queuedAt.Add(late)
+	}
+}
+
 // sizeOf returns roughly how many bytes cmd is on the wire: those of its strings and byte slices,
 // which alone can be large.
 func sizeOf(cmd redis.Cmder) int {
