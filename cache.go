@@ -50,7 +50,8 @@ type wrapped struct {
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
 // Cache. It does not speak to Redis. The client must read from the primary, and
-// without a cache of its own: else a value could be served after it was invalidated.
+// without a cache of its own: else a value could be served after it was invalidated. The
+// client gets a hook that only sees how its new connections come along.
 func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	c, err := newCache(client, opts)
 	return c, failed("NewCache", err)

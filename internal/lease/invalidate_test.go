@@ -34,24 +34,6 @@ func (r *rig) putAll(t *testing.T, keys []string) {
 	require.NoError(t, err)
 }
 
-// present are those of keys that have an entry, and those whose lease is there.
-func (r *rig) present(t *testing.T, keys []string) (entries, leases []string) {
-	t.Helper()
-	for _, key := range keys {
-		n, err := r.redis.Exists(r.ctx(), key).Result()
-		require.NoError(t, err)
-		if n > 0 {
-			entries = append(entries, key)
-		}
-		n, err = r.redis.Exists(r.ctx(), "{"+key+"}:lease").Result()
-		require.NoError(t, err)
-		if n > 0 {
-			leases = append(leases, key)
-		}
-	}
-	return entries, leases
-}
-
 func TestInvalidateDeletesEntriesAndLeases(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for _, n := range []int{1, 1000, 2050} {

@@ -16,11 +16,10 @@ func clientObeysDeadline(client redis.UniversalClient) bool {
 }
 
 // canSendInPerson reports whether the caller of w can do the worker's part itself: nothing can call
-// it away, and the client will obey the deadline. That holds for a small value on a connection that
-// there is already, since connecting must not end with a caller's deadline.
+// it away, and the client will obey the deadline. It must be connected already: connecting must not
+// end with a caller's deadline.
 func (n *node) canSendInPerson(w *waiter) bool {
-	return n.obeysDeadline && w.ctx.Done() == nil && w.cmds == nil && !w.force &&
-		n.laneOf(w) == &n.lanes[small] && !n.breaker.failing.Load()
+	return n.obeysDeadline && w.ctx.Done() == nil && w.cmds == nil && !n.breaker.failing.Load()
 }
 
 // sendInPerson makes the round trip of p on the goroutine of its only waiter, in place of p's
@@ -34,7 +33,7 @@ func (n *node) sendInPerson(p *pipeline) {
 			n.discard(p)
 		}
 	}()
-	p.exec(n)
+	p.exec(n, p.sentAt.Add(n.timeout))
 	returned = true
 	switch next, keep := n.finish(p); {
 	case next != nil:

@@ -18,9 +18,9 @@ type lane struct {
 	progress time.Time // when Redis last answered, or a pipeline made progress: who queues waits since then
 }
 
-// laneOf returns the lane of w, by what is known of its size by now.
-func (n *node) laneOf(w *waiter) *lane {
-	if w.bytes() > bulkBytes || w.commands() > bulkCommands {
+// laneFor returns the lane of requests of so many bytes and commands.
+func (n *node) laneFor(bytes, commands int) *lane {
+	if bytes > bulkBytes || commands > bulkCommands {
 		return &n.lanes[bulk]
 	}
 	return &n.lanes[small]
@@ -44,6 +44,7 @@ func (n *node) next(l *lane) *pipeline {
 	bytes, commands, taken, moved := 0, 0, 0, 0
 	for _, w := range l.queue {
 		size, count := w.bytes(), w.commands()
+		toBulk := l == &n.lanes[small] && n.laneFor(size, count) != l
 		if asked[w.key] {
 			size = 0
 		}
@@ -54,8 +55,8 @@ func (n *node) next(l *lane) *pipeline {
 		if w.gone {
 			continue
 		}
-		if other := n.laneOf(w); other != l && l == &n.lanes[small] {
-			other.queue = append(other.queue, w)
+		if toBulk {
+			n.lanes[bulk].queue = append(n.lanes[bulk].queue, w)
 			moved++
 			continue
 		}

@@ -29,6 +29,8 @@ const (
 	// maxStuck bounds the round trips to a node that timed out and that the client has not given up
 	// yet. Past it, callers are refused at once.
 	maxStuck = 16
+	// learnTimeouts is how many timeouts the client may take to learn of a cluster's nodes.
+	learnTimeouts = 10
 	// sweepsPerTimeout is how often within one timeout a node looks for overdue waiters.
 	sweepsPerTimeout = 20
 )
@@ -154,8 +156,10 @@ func (m *Mux) learnNodes() {
 	if m.closed || m.mapped.Load() || m.mapping.Swap(true) {
 		return
 	}
-	m.running.Go(func() { // ends with the client's answer, which its own timeouts bound
-		_, err := m.cluster.MasterForKey(context.Background(), "")
+	m.running.Go(func() { // ends with the client's answer, or with ctx
+		ctx, cancel := context.WithTimeout(context.Background(), learnTimeouts*m.config.Timeout)
+		defer cancel()
+		_, err := m.cluster.MasterForKey(ctx, "")
 		m.mapped.Store(err == nil)
 		m.mapping.Store(false)
 	})

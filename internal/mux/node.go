@@ -101,7 +101,7 @@ func (n *node) submit(w *waiter) (inPerson *pipeline, err error) {
 		return nil, err
 	}
 	n.sweeper.start()
-	l := n.laneOf(w)
+	l := n.laneFor(w.bytes(), w.commands())
 	switch {
 	case open:
 		// The probe and what is forced are sent to a Redis that may well hang: they share no
@@ -111,9 +111,8 @@ func (n *node) submit(w *waiter) (inPerson *pipeline, err error) {
 		n.dispatch(p)
 	case l.full():
 		l.enqueue(w)
-	case n.canSendInPerson(w):
+	case l == &n.lanes[small] && n.canSendInPerson(w):
 		inPerson = newPipeline(l, w)
-		inPerson.inPerson = true
 		n.begin(inPerson, n.acquireWorker())
 		n.workers.alive.Add(1) // for the caller, until sendInPerson returns
 	default:

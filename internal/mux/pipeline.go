@@ -11,19 +11,18 @@ import (
 
 // pipeline is one round trip to Redis, and the waiters that share it.
 type pipeline struct {
-	lane     *lane
-	waiters  []*waiter
-	gets     []*redis.StringCmd // the GET that answers each waiter; nil for one with own commands
-	single   single
-	ctx      roundTripContext
-	worker   *worker // that makes the round trip, or in whose place a caller does
-	sentAt   time.Time
-	arrived  atomic.Int64  // when p last made progress, since sentAt; 0: not yet
-	excused  time.Duration // guarded by node.mu: what of the time since sentAt does not count
-	probe    bool          // the breaker waits for the outcome
-	extra    bool          // takes no slot: a probe, or forced while the breaker is open
-	inPerson bool
-	ended    bool // guarded by node.mu: its waiters are being released, or have been
+	lane    *lane
+	waiters []*waiter
+	gets    []*redis.StringCmd // the GET that answers each waiter; nil for one with own commands
+	single  single
+	ctx     roundTripContext
+	worker  *worker // that makes the round trip, or in whose place a caller does
+	sentAt  time.Time
+	arrived atomic.Int64  // when p last made progress, since sentAt; 0: not yet
+	excused time.Duration // guarded by node.mu: what of the time since sentAt does not count
+	probe   bool          // the breaker waits for the outcome
+	extra   bool          // takes no slot: a probe, or forced while the breaker is open
+	ended   bool          // guarded by node.mu: its waiters are being released, or have been
 }
 
 // single is what a pipeline of one waiter needs. It is part of the pipeline so that one allocation
@@ -43,12 +42,11 @@ func newPipeline(l *lane, w *waiter) *pipeline {
 
 // exec makes the round trip. It writes to the pipeline and never to a waiter: when the pipeline has
 // timed out, its waiters' callers are gone by the time the client returns.
-func (p *pipeline) exec(n *node) {
+//
+// A deadline is for a client that obeys it, and zero if there is none.
+func (p *pipeline) exec(n *node, deadline time.Time) {
 	first := p.waiters[0]
-	p.ctx = roundTripContext{Context: p.worker.ctx, values: first.ctx, pipeline: p}
-	if p.inPerson {
-		p.ctx.deadline = p.sentAt.Add(n.timeout)
-	}
+	p.ctx = roundTripContext{p.worker.ctx, first.ctx, p, deadline}
 	// A client of a cluster asks some node, which may hang, for the COMMAND table when it sends a
 	// single command, and none for a pipeline.
 	if len(p.waiters) == 1 && first.cmds == nil && !n.clustered {
@@ -76,7 +74,7 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 	for i, w := range p.waiters {
 		for _, cmd := range w.cmds {
 			if get, ok := cmd.(*redis.StringCmd); ok {
-				cmd = &arrival{get, p}
+				cmd = p.watch(get, w.learn)
 			}
 			_ = pipe.Process(ctx, cmd) // adds it to pipe; cannot fail
 		}
@@ -87,7 +85,7 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 		if get == nil {
 			get = redis.NewStringCmd(ctx, "get", w.key)
 			byKey[w.key] = get
-			_ = pipe.Process(ctx, &arrival{get, p})
+			_ = pipe.Process(ctx, p.watch(get, w.learn))
 		}
 		p.gets[i] = get
 	}
@@ -101,6 +99,14 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 type arrival struct {
 	*redis.StringCmd
 	pipeline *pipeline
+}
+
+// watch has the reply to get show that p makes progress, unless it is known to be small.
+func (p *pipeline) watch(get *redis.StringCmd, size *ReplySize) redis.Cmder {
+	if n := size.expected(); n > 0 && n < progressBytes/2 {
+		return get
+	}
+	return &arrival{get, p}
 }
 
 // SetErr is called with the error of the reply, or nil, once the reply has been read.
