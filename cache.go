@@ -31,9 +31,10 @@ type Cache struct {
 	settings  cacheSettings
 	mux       *mux.Mux
 	leases    *lease.Store
-	meter     *meter       // what concerns no wrapper
-	retries   *retry.Queue // invalidations that Redis has not heard of
-	refreshes fill.Slots   // background refreshes of all wrappers
+	meter     *meter        // what concerns no wrapper
+	retries   *retry.Queue  // invalidations that Redis has not heard of
+	refreshes fill.Slots    // background refreshes of all wrappers
+	replySize mux.ReplySize // of the raw Get
 
 	mu       sync.Mutex
 	closed   bool
@@ -49,7 +50,8 @@ type wrapped struct {
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
 // Cache. It does not speak to Redis. The client must read from the primary, and
-// without a cache of its own: else a value could be served after it was invalidated.
+// without a cache of its own: else a value could be served after it was invalidated. The
+// client gets a hook that only sees how its new connections come along.
 func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	c, err := newCache(client, opts)
 	return c, failed("NewCache", err)
@@ -291,7 +293,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if key == "" {
 		return zero[V](), failed("get", ErrEmptyKey)
 	}
-	raw, err := c.mux.Get(ctx, key)
+	raw, err := c.mux.Get(ctx, key, &c.replySize)
 	switch {
 	case unreadable(err):
 		return zero[V](), ErrMiss
@@ -345,10 +347,12 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	})
 }
 
-// watcher returns what runs transactions on client. A caller waits no longer than its ctx
-// allows, whatever the client does.
+// watcher returns what runs transactions, of three round trips, on client. A caller waits no
+// longer than those may take, whatever the client does.
 func (c *Cache) watcher(client redis.UniversalClient) func(context.Context, func(*redis.Tx) error, ...string) error {
 	return func(ctx context.Context, f func(*redis.Tx) error, keys ...string) error {
+		ctx, cancel := context.WithTimeout(ctx, 3*c.settings.redisTimeout)
+		defer cancel()
 		ended := make(chan error, 1)
 		c.goOn(func() { ended <- client.Watch(ctx, f, keys...) }) // ends with the client's own timeouts
 		select {

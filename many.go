@@ -21,7 +21,8 @@ type Result[V any] struct {
 }
 
 // GetMany returns the values of ks in their order, each like Get would. All are looked up
-// in one round trip, more than 512 of them in equal parts, two round trips at a time. What
+// in one round trip, more than 512 of them, or than a megabyte of values as they were so
+// far, in several, two at a time; on a cluster each node by itself. What
 // misses is loaded by one call of the batch loader for each WithBatchSize, under leases
 // taken in one round trip and stored in another; without WithBatchLoader it is loaded as
 // Get does it, up to 16 keys at a time.
@@ -63,10 +64,9 @@ type many[K, V any] struct {
 	rt       *ReadThrough[K, V]
 	reads    []read[K, V] // those without a key are not asked for
 	results  []Result[V]
-	distinct []int                 // the reads of keys that come for the first time
-	firstAt  []int                 // where the key of a read comes for the first time
-	down     atomic.Pointer[error] // Redis could not be asked
-	missed   map[string][]int      // by key: the reads whose results are to be awaited
+	distinct []int            // the reads of keys that come for the first time
+	firstAt  []int            // where the key of a read comes for the first time
+	missed   map[string][]int // by key: the reads whose results are to be awaited
 	panicked atomic.Pointer[any]
 }
 
@@ -86,49 +86,24 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 		}
 		m.firstAt[i] = first
 	}
-	if len(m.distinct) == 0 {
-		return
-	}
-	// As much as a pipeline holds, and as many as can be under way.
-	parts := (len(m.distinct)-1)/mux.MaxCommands + 1
-	size := (len(m.distinct)-1)/parts + 1
-	began := time.Now()
-	fill.Parallel(m.rt.cache.spawnOrRun, slices.Collect(slices.Chunk(m.distinct, size)), mux.MaxPipelines,
-		func(part []int) { m.ask(ctx, part, began) })
+	m.ask(ctx)
 }
 
-// ask looks up some of the reads in one round trip. One wait for Redis is enough: it
-// is not asked for the parts that follow one without an answer, or that follow the
-// budget when a node of a cluster has failed.
-func (m *many[K, V]) ask(ctx context.Context, part []int, began time.Time) {
-	down := m.down.Load()
-	gets := make([]*redis.StringCmd, len(part))
-	if down == nil {
-		cmds := make([]redis.Cmder, len(part))
-		for j, i := range part {
-			gets[j] = redis.NewStringCmd(ctx, "get", m.reads[i].key)
-			cmds[j] = gets[j]
-		}
-		if err := m.rt.cache.mux.Do(ctx, cmds...); err != nil {
-			down = &err
-			m.down.Store(down)
-		}
+// ask looks up the distinct reads.
+func (m *many[K, V]) ask(ctx context.Context) {
+	gets := make([]redis.Cmder, len(m.distinct))
+	for j, i := range m.distinct {
+		gets[j] = redis.NewStringCmd(ctx, "get", m.reads[i].key)
 	}
-	var lost error
-	for j, i := range part {
+	err := m.rt.cache.mux.GetMany(ctx, &m.rt.replySize, gets)
+	for j, i := range m.distinct {
 		r := &m.reads[i]
-		if down != nil {
-			r.answered(ctx, nil, *down)
+		if lost := mux.ErrorOf(err, j); lost != nil {
+			r.answered(ctx, nil, lost)
 			continue
 		}
-		raw, err := gets[j].Bytes()
+		raw, err := gets[j].(*redis.StringCmd).Bytes()
 		r.answered(ctx, raw, err)
-		if r.found.failed != nil {
-			lost = r.found.failed
-		}
-	}
-	if lost != nil && time.Since(began) > m.rt.cache.settings.redisTimeout {
-		m.down.Store(&lost)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -225,51 +224,7 @@ func TestGetMany_CostsFewPipelinesOfEachNodeOfCluster(t *testing.T) {
 	require.Zero(t, rows.Stats().RedisErrors)
 }
 
-// slowNode is a hook that has the keys of a pipeline that end in 7 fail, after a while: as those of
-// a node that is down, when the client tries again and again.
-type slowNode struct {
-	pipelineCounter
-	after time.Duration
-}
-
-func (s *slowNode) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	counted := s.pipelineCounter.ProcessPipelineHook(next)
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		err := counted(ctx, cmds)
-		time.Sleep(s.after)
-		for _, cmd := range cmds {
-			if key, _ := cmd.Args()[1].(string); cmd.Name() == "get" && strings.HasSuffix(key, "7") {
-				cmd.SetErr(errNode)
-			}
-		}
-		return err
-	}
-}
-
 var errNode = errors.New("node is down")
-
-// TestGetMany_WaitsOneBudgetForNodeThatIsDown counts the lookups of 4000 keys, which would be 8,
-// two at a time: after two pairs, each of which takes little more than half of the budget, more
-// time has passed than Redis has.
-func TestGetMany_WaitsOneBudgetForNodeThatIsDown(t *testing.T) {
-	t.Parallel()
-	const budget = 2 * time.Second
-	var trips atomic.Int64
-	client := redistest.Start(t).Client()
-	cache := fleet(t, 1, func() redis.UniversalClient { return client }, readthrough.WithRedisTimeout(budget))[0]
-	rows := (&squares{}).wrap(t, cache)
-	ids := upTo(0, 4000)
-	_, err := rows.GetMany(t.Context(), ids)
-	require.NoError(t, err)
-	before := rows.Stats()
-	client.AddHook(&slowNode{pipelineCounter{redistest.TripCounter{Trips: &trips}}, budget * 51 / 100})
-	results, err := rows.GetMany(t.Context(), ids)
-	require.NoError(t, err)
-	require.Equal(t, squaresOf(ids), results)
-	require.EqualValues(t, 4*450, rows.Stats().Hits-before.Hits, "of those that were asked for, but for those of the node")
-	require.EqualValues(t, 4000-4*450, rows.Stats().Loads-before.Loads)
-	require.EqualValues(t, 4, trips.Load())
-}
 
 // refusing is a hook that refuses pipelines without giving their commands an error, as a limiter
 // may.

@@ -224,8 +224,13 @@ func WithPrefix(prefix string) CacheOption {
 	})
 }
 
-// WithRedisTimeout sets how long a call waits for one answer of Redis before it
-// does without. Default 100 ms, at least 1 ms.
+// WithRedisTimeout sets how long a call waits for one answer of Redis before it does without.
+// Default 100 ms, at least 1 ms. The time begins anew while something comes: large replies,
+// answers to those before it in the queue, the steps of a new connection.
+//
+// A Get of what is not there waits at most twice as long in sum: for the lookup, and for the
+// lease and the fill together. It is answered then, and the fill goes on behind it. If the
+// lookup fails, it waits for nothing else.
 func WithRedisTimeout(d time.Duration) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		s.redisTimeout = d
@@ -238,7 +243,8 @@ func WithRedisTimeout(d time.Duration) CacheOption {
 
 // WithBreaker sets after how many failed round trips in a row Redis is not asked any more, and for
 // how long, before one call tries again: a circuit breaker (Nygard, Release It!). Default 5 and
-// 1 second.
+// 1 second. Each node of a cluster has a breaker of its own. What invalidates and sets is sent all
+// the same, and tells the breaker nothing.
 func WithBreaker(failures int, openFor time.Duration) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		s.breaker.failures, s.breaker.openFor = failures, openFor

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
 // Loader is a repository function: it returns the value of key from where it is kept.
@@ -23,6 +24,7 @@ type ReadThrough[K, V any] struct {
 	batch     func(context.Context, []K) (map[string]V, error) // by extracted key
 	shareable bool                                             // V can be given to several callers as it is
 	engine    *fill.Engine[K, V]                               // loads what is missing
+	replySize mux.ReplySize                                    // of the values, as learned
 	meter     *meter
 }
 

@@ -7,6 +7,9 @@ import (
 	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
+// roundTripBytes is how much the Doer of the leases sends to Redis in one round trip.
+const roundTripBytes = 1 << 20
+
 // settle stores the values of filling and gives back the leases of releasing, in one
 // round trip: either shows whether anything was invalidated since the lease was acquired.
 func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
@@ -14,23 +17,42 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	if len(rs) == 0 {
 		return
 	}
-	ctx, cancel := e.redisContext(rs[0], rs[0].asked)
-	defer cancel()
+	size := 0
 	settlements := make([]lease.Settlement, len(rs))
 	for i, r := range rs {
 		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
 		if r.Step == lease.Fill {
 			settlements[i].Entry, settlements[i].TTL = r.entry.Bytes, r.entry.Keep
+			size += len(r.entry.Bytes)
 		}
 		r.sent = r.flight.Leave()
 	}
+	// Who waits for the load has waited for the lease already, and does not wait for longer
+	// than one round trip may take for the two together.
+	trips := 1 + time.Duration(size/roundTripBytes)
+	early := time.AfterFunc(trips*e.settings.RedisTimeout-rs[0].asked, e.answerEarly(rs))
+	defer early.Stop()
 	began := time.Now()
-	outcomes := e.leases.Settle(ctx, settlements)
+	outcomes := e.leases.Settle(rs[0].redisContext(), settlements)
 	took := time.Since(began)
 	for i, r := range rs {
 		e.noteFill(r, outcomes[i], took)
 		failed := outcomes[i].Err != nil && !errors.Is(outcomes[i].Err, lease.ErrRefused)
 		r.OnSettle(outcomes[i].Kept, failed)
+	}
+}
+
+// answerEarly returns what hands the results of rs to those who may have them whatever
+// becomes of the fill.
+func (e *Engine[K, V]) answerEarly(rs []*loadRun[K, V]) func() {
+	results := make([]Result[V], len(rs))
+	for i, r := range rs {
+		results[i] = r.result
+	}
+	return func() {
+		for i, r := range rs {
+			r.flight.Answer(results[i], lease.SharedBefore(lease.BeforeLoad, r.began, r.sent))
+		}
 	}
 }
 
@@ -80,7 +102,5 @@ func (e *Engine[K, V]) giveBack(rs []*loadRun[K, V]) {
 	for i, r := range rs {
 		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
 	}
-	ctx, cancel := e.redisContext(rs[0], 0)
-	defer cancel()
-	_ = e.leases.Settle(ctx, settlements) // else they expire
+	_ = e.leases.Settle(rs[0].redisContext(), settlements) // else they expire
 }

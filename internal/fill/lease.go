@@ -19,15 +19,13 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 	if len(rs) == 0 {
 		return
 	}
-	ctx, cancel := e.redisContext(rs[0], 0)
-	defer cancel()
 	requests := make([]lease.Request, len(rs))
 	for i, r := range rs {
 		requests[i] = e.request(r)
 		r.sent = r.flight.Mark()
 	}
 	began := time.Now()
-	answers := e.leases.Acquire(ctx, requests)
+	answers := e.leases.Acquire(rs[0].redisContext(), requests)
 	took := time.Since(began)
 	for i, r := range rs {
 		r.asked = took
@@ -109,9 +107,7 @@ func (e *Engine[K, V]) renew(rs []*loadRun[K, V]) {
 	if len(held) == 0 {
 		return
 	}
-	ctx, cancel := e.redisContext(held[0], 0)
-	defer cancel()
-	for i, o := range e.leases.Renew(ctx, requests) {
+	for i, o := range e.leases.Renew(held[0].redisContext(), requests) {
 		e.noteRedis(held[i], o.Err)
 		held[i].OnRenew(o.Err != nil)
 	}

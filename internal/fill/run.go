@@ -60,12 +60,10 @@ func (e *Engine[K, V]) request(r *loadRun[K, V]) lease.Request {
 	return lease.Request{Key: r.flight.Key, Token: r.token, TTL: e.settings.LeaseTTL, Steal: r.Steal, WaitsFor: r.waitsFor}
 }
 
-// redisContext limits one step of the protocol, which is taken whether or not those
-// who wait for the load still do. What they have spent on waiting for Redis is not left
-// for the step.
-func (e *Engine[K, V]) redisContext(r *loadRun[K, V], spent time.Duration) (context.Context, context.CancelFunc) {
-	limit := max(e.settings.RedisTimeout-spent, time.Millisecond)
-	return context.WithTimeout(context.WithoutCancel(r.flight.Context()), limit)
+// redisContext returns the context of one step of the protocol, which is taken whether or
+// not those who wait for the load still do. The Doer of the leases bounds the step.
+func (r *loadRun[K, V]) redisContext() context.Context {
+	return context.WithoutCancel(r.flight.Context())
 }
 
 // note tells the wrapper what happened to r.

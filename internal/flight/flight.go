@@ -174,6 +174,20 @@ func (f *Flight[T]) Leave() Mark {
 	return f.now
 }
 
+// Answer gives result to those who had joined before the given Mark, ahead of Finish, which
+// passes them over. The flight goes on for the others, if there are any, and without them.
+func (f *Flight[T]) Answer(result T, before Mark) {
+	f.group.mu.Lock()
+	defer f.group.mu.Unlock()
+	for _, s := range f.seats {
+		if !s.gone && s.since < before {
+			s.gone = true
+			f.waiting--
+			s.result <- result
+		}
+	}
+}
+
 // Finish gives result to those who had joined before the given Mark, of whom those who
 // wanted a load of their own must have joined before began too, the Mark of the load's
 // beginning. The others are carried over into the flight that the key has by then, or
@@ -185,7 +199,9 @@ func (f *Flight[T]) Finish(result T, before, began Mark) (successor *Flight[T]) 
 	f.close()
 	var late []*Seat[T]
 	fresh := false
-	for _, s := range f.seats {
+	seats := f.seats
+	f.seats = nil // an Answer that comes too late finds none
+	for _, s := range seats {
 		switch {
 		case s.gone:
 		case s.since < before && (!s.fresh || s.since < began):

@@ -174,3 +174,21 @@ func TestJoinMany_JoinsWhatThereIsAndBeginsRestTogether(t *testing.T) {
 	require.True(t, seats[0].First())
 	require.False(t, seats[3].First())
 }
+
+func TestAnswer_IsForThoseWhoCameInTimeAndComesOnce(t *testing.T) {
+	g := new(Group[string])
+	early, f := join(t, g, "k", true)
+	began := f.Mark()
+	late, _ := join(t, g, "k", false)
+	sent := f.Leave()
+	f.Answer("early", began)
+	requireResult(t, early, "early")
+	f.Answer("again", began)
+	require.NoError(t, f.Context().Err(), "it goes on")
+	early.Leave() // is nothing
+	require.Nil(t, f.Finish("stored", sent, began))
+	requireResult(t, late, "stored")
+	f.Answer("too late", Everyone)
+	require.Empty(t, early.Result())
+	require.Empty(t, late.Result())
+}

@@ -179,3 +179,34 @@ func lastInt(t *testing.T, wire *direct) int64 {
 	require.True(t, ok, "%v", args)
 	return n
 }
+
+// A client that was still connecting sends what nobody waits for any more: others must not wait for
+// that lease until it expires.
+func TestAcquire_ThatComesTooLateIsReleased(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for _, acquired := range []bool{false, true} {
+			r.reset(t)
+			if !acquired {
+				r.put(t, own, "another", ttl)
+			}
+			r.wire.fail = func(call int) error {
+				if call == 0 {
+					return errLost
+				}
+				return nil
+			}
+			_, err := r.Acquire(r.ctx(), key, "token", ttl)
+			require.ErrorIs(t, err, errLost)
+			r.requireGone(t, key)
+			r.wire.sendAgain(r.ctx(), 0)
+			if !acquired {
+				r.requireKey(t, own, "another", ttl)
+				continue
+			}
+			require.Eventually(t, func() bool {
+				n, err := r.redis.Exists(r.ctx(), own).Result()
+				return err == nil && n == 0
+			}, 10*time.Second, time.Millisecond)
+		}
+	})
+}

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,9 +25,10 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
-// Doer sends commands to Redis in one round trip, those of one hash slot in their order.
-// When the error is nil, each command has its own result, which on a cluster may be that
-// its node failed; else the commands must not be looked at.
+// Doer sends commands to Redis, in one round trip unless they are too many for that. When
+// the error is nil, each command has its own result; else the commands must not be
+// looked at. An error with a method Of(i int) error is about some commands only: Of
+// returns nil for those that have their own result.
 type Doer interface {
 	Do(ctx context.Context, cmds ...redis.Cmder) error
 	Force(ctx context.Context, cmds ...redis.Cmder) error
@@ -108,10 +110,15 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
 		asked[i] = s.newAcquire(ctx, requests[i])
+		asked[i].set.release = func() { // ends within the Doer's timeout
+			s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: requests[i].Key, Token: requests[i].Token}})
+		}
 		return asked[i].cmds()
 	}, func(i int, _ []redis.Cmder, err error) {
 		if answers[i].Err = err; err == nil {
 			answers[i] = asked[i].answer()
+		} else {
+			asked[i].set.giveUp()
 		}
 	})
 	return answers
@@ -120,19 +127,47 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 // acquire is the commands of one Request.
 type acquire struct {
 	Request
-	set           *redis.Cmd
+	set           *setLease
 	entry, holder *redis.StringCmd // nil if the lease is stolen
 	failed        *redis.StringCmd // nil unless another's load is waited for
 }
 
+// setLease is the SET of an acquire. If its answer was given up and comes after all, the
+// lease is released: a client that was still connecting sends commands that nobody waits
+// for any more, and others would wait for that lease until it expires.
+type setLease struct {
+	*redis.Cmd
+	release func()
+	state   atomic.Int32 // setPending, setAnswered or setGivenUp
+}
+
+const (
+	setPending = iota
+	setAnswered
+	setGivenUp
+)
+
+// SetErr is called by go-redis when the reply has been read: err is nil if the lease was
+// acquired.
+func (c *setLease) SetErr(err error) {
+	c.Cmd.SetErr(err)
+	if err == nil && c.state.Swap(setAnswered) == setGivenUp {
+		go c.release()
+	}
+}
+
+// giveUp says that nobody waits for the answer any more. One that has come is for the
+// load to settle.
+func (c *setLease) giveUp() { c.state.CompareAndSwap(setPending, setGivenUp) }
+
 func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
 	lease := s.Key(r.Key)
 	if r.Steal {
-		return acquire{Request: r, set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
+		return acquire{Request: r, set: &setLease{Cmd: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}}
 	}
 	a := acquire{
 		Request: r,
-		set:     redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
+		set:     &setLease{Cmd: redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL))},
 		entry:   redis.NewStringCmd(ctx, "get", r.Key),
 		holder:  redis.NewStringCmd(ctx, "get", lease),
 	}

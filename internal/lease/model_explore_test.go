@@ -234,6 +234,8 @@ func (f *flying) describe(k actionKind) string {
 	switch k {
 	case flightStopsWaiting:
 		return "waits no longer"
+	case flightAnswersEarly:
+		return "its callers do not wait for its " + step
 	case flightLoadsUnstorable:
 		return "the load ends with what cannot be stored"
 	case flightLosesAnswer:

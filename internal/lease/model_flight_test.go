@@ -44,6 +44,7 @@ const (
 	start
 	mark
 	leave
+	answerEarly
 	finish
 	forget
 )
@@ -52,7 +53,7 @@ const (
 type operation struct {
 	verb          verb
 	who           int8 // the caller who joins, or else the flight
-	before, began int8 // of finish
+	before, began int8 // of answerEarly and finish
 }
 
 // answer is all that a Group lets its caller see.
@@ -60,7 +61,7 @@ type answer struct {
 	opened int8          // the flight that was begun, or nobody
 	forced bool          // the one that was begun
 	mark   int8          // of mark and leave
-	given  [callers]bool // who was given the result, by finish
+	given  [callers]bool // who was given the result, by answerEarly and finish
 }
 
 func (s *seating) do(o operation) answer {
@@ -86,6 +87,13 @@ func (s *seating) do(o operation) answer {
 		a.mark = f.now
 		if o.verb == leave {
 			s.unlist(o.who)
+		}
+	case answerEarly:
+		for c, seat := range s.seats {
+			if seat.flight == o.who+1 && seat.since < o.before {
+				a.given[c] = true
+				s.seats[c].flight, s.seats[c].since, s.seats[c].fresh = 0, 0, false
+			}
 		}
 	case finish:
 		a.opened = s.finish(o, &a.given)
@@ -194,23 +202,32 @@ func (g *realGroup) do(o operation) answer {
 		a.mark = int8(g.flights[o.who].Mark())
 	case leave:
 		a.mark = int8(g.flights[o.who].Leave())
+	case answerEarly:
+		g.flights[o.who].Answer(struct{}{}, realMark(o.before))
+		a.given = g.given()
 	case finish:
 		f, g.flights[o.who] = g.flights[o.who], nil
 		begun(f.Finish(struct{}{}, realMark(o.before), realMark(o.began)))
-		for c, seat := range g.seats {
-			if seat == nil {
-				continue
-			}
-			select {
-			case <-seat.Result():
-				a.given[c], g.seats[c] = true, nil
-			default:
-			}
-		}
+		a.given = g.given()
 	case forget:
 		g.Forget("key")
 	}
 	return a
+}
+
+// given returns who was given a result, and takes their seats from them.
+func (g *realGroup) given() (given [callers]bool) {
+	for c, seat := range g.seats {
+		if seat == nil {
+			continue
+		}
+		select {
+		case <-seat.Result():
+			given[c], g.seats[c] = true, nil
+		default:
+		}
+	}
+	return given
 }
 
 func realMark(mark int8) flight.Mark {
@@ -275,6 +292,7 @@ func (s *seating) possible(try func(operation)) {
 			try(operation{verb: v, who: int8(f)})
 		}
 		for before := range s.flights[f].now + 1 {
+			try(operation{verb: answerEarly, who: int8(f), before: before})
 			for began := range before + 1 {
 				try(operation{verb: finish, who: int8(f), before: before, began: began})
 			}

@@ -13,6 +13,7 @@ type rules struct {
 	onLoad    func(p *lease.Protocol, storable bool)
 	onSettle  func(p *lease.Protocol, kept, failed bool)
 	before    func(f *flying) (before, began int8) // whom finish serves
+	early     func(f *flying) int8                 // who is served while a fill or release is under way
 
 	settling         verb // what is called before a fill or release is sent: leave
 	marksLate        bool // the acquire's mark is taken when it is answered: no
@@ -32,6 +33,7 @@ func realRules() rules {
 		before: func(f *flying) (before, began int8) {
 			return lease.SharedBefore(f.Audience, f.began, f.sent), f.began
 		},
+		early:    func(f *flying) int8 { return lease.SharedBefore(lease.BeforeLoad, f.began, f.sent) },
 		settling: leave,
 	}
 }
@@ -51,6 +53,7 @@ const (
 	flightGoesOn
 	flightStopsWaiting // LeaseWait is over
 	// What follows befalls the actors: it may never happen.
+	flightAnswersEarly // its callers do not wait for the fill any more
 	flightLoadsUnstorable
 	refresherGoesOn
 	callerLosesAnswer
@@ -75,7 +78,7 @@ func actions() []action {
 	}
 	for p := range uint8(processes) {
 		for i := range uint8(maxFlying) {
-			for _, k := range []actionKind{flightGoesOn, flightStopsWaiting, flightLoadsUnstorable, flightLosesAnswer} {
+			for _, k := range []actionKind{flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer} {
 				all = append(all, action{k, p, i})
 			}
 		}
@@ -120,6 +123,8 @@ func (m *model) step(w *world, a action) bool {
 		possible = m.stepFlight(w, a.p, a.i, false)
 	case flightStopsWaiting:
 		possible = m.stepFlight(w, a.p, a.i, true)
+	case flightAnswersEarly:
+		possible = m.answerEarly(w, a.p, a.i)
 	case flightLoadsUnstorable:
 		f := &w.flights[a.p][a.i]
 		if possible = f.at == loaded && f.Held && spend(&w.unstorable); possible {
@@ -434,6 +439,23 @@ func (m *model) finish(w *world, p, i uint8) {
 		w.orphan(command{kind: releaseCmd, token: f.token})
 	}
 	m.board(w, p, a, next, 0)
+}
+
+// answerEarly serves those who may have the result whatever becomes of the fill. It reports false if
+// there are none.
+func (m *model) answerEarly(w *world, p, i uint8) bool {
+	f := &w.flights[p][i]
+	if f.Step != lease.Fill && f.Step != lease.Release || f.at != sent && f.at != replied {
+		return false
+	}
+	answered := false
+	for c, given := range m.group.do(&w.seatings[p], operation{verb: answerEarly, who: int8(i), before: m.early(f)}).given {
+		if given {
+			m.serve(w, uint8(c), f.version)
+			answered = true
+		}
+	}
+	return answered
 }
 
 // loseAnswer is a timeout. What was sent may still arrive.

@@ -126,6 +126,8 @@ func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
 			func(r *rules) {
 				r.onSettle = func(p *lease.Protocol, kept, failed bool) { p.OnSettle(kept || failed, failed) }
 			}},
+		{"who is answered early has joined before the load", one, neverStale,
+			func(r *rules) { r.early = func(f *flying) int8 { return f.sent } }},
 		{"a fill needs the lease", one, neverStale, func(r *rules) { r.fillsAnyway = true }},
 		{"a fill needs its own lease", one, ownersFill, func(r *rules) { r.fillsAnyway = true }},
 		{"Invalidate deletes the lease", one, neverStale, func(r *rules) { r.keepsLease = true }},

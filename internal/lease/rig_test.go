@@ -30,10 +30,12 @@ func (d *direct) Do(ctx context.Context, cmds ...redis.Cmder) error {
 	call := len(d.sent)
 	d.sent = append(d.sent, cmds)
 	d.mu.Unlock()
+	var failure error
 	if d.fail != nil {
-		if err := d.fail(call); err != nil {
-			return err
-		}
+		failure = d.fail(call)
+	}
+	if _, inPart := failure.(lostFrom); failure != nil && !inPart {
+		return failure
 	}
 	if d.client != nil {
 		pipe := d.client.Pipeline()
@@ -45,7 +47,7 @@ func (d *direct) Do(ctx context.Context, cmds ...redis.Cmder) error {
 			d.spoil(cmd)
 		}
 	}
-	return nil
+	return failure
 }
 
 func (d *direct) Force(ctx context.Context, cmds ...redis.Cmder) error {
@@ -53,6 +55,16 @@ func (d *direct) Force(ctx context.Context, cmds ...redis.Cmder) error {
 	d.forced++
 	d.mu.Unlock()
 	return d.Do(ctx, cmds...)
+}
+
+// sendAgain sends the commands of a call late.
+func (d *direct) sendAgain(ctx context.Context, call int) {
+	d.mu.Lock()
+	cmds := d.sent[call]
+	d.mu.Unlock()
+	pipe := d.client.Pipeline()
+	_ = pipe.BatchProcess(ctx, cmds...)
+	_, _ = pipe.Exec(ctx)
 }
 
 // last is the words of the last command that was sent.

@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -9,34 +10,44 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxKeys is how many keys one round trip is about.
-const maxKeys = 1000
-
 type do func(ctx context.Context, cmds ...redis.Cmder) error
 
 // cmdsFor returns the commands for the ith of several keys. again says that they were sent
 // before, and were of no use in that form.
 type cmdsFor func(i int, again bool) []redis.Cmder
 
-// send sends the commands of n keys, maxKeys of them in each round trip, and tells answer
-// how that of each went. After one that failed the rest is not sent: it would fail alike.
+// send sends the commands of n keys, and tells answer how that of each went: err says why they
+// were not all answered, if they were not.
 func send(
 	ctx context.Context, do do, n int,
 	cmdsOf func(i int) []redis.Cmder, answer func(i int, cmds []redis.Cmder, err error),
 ) {
-	var err error
-	for start := 0; start < n; start += maxKeys {
-		each := make([][]redis.Cmder, min(maxKeys, n-start))
-		if err == nil {
-			for i := range each {
-				each[i] = cmdsOf(start + i)
-			}
-			err = do(ctx, slices.Concat(each...)...)
-		}
-		for i, cmds := range each {
-			answer(start+i, cmds, err)
-		}
+	if n == 0 {
+		return
 	}
+	each := make([][]redis.Cmder, n)
+	for i := range each {
+		each[i] = cmdsOf(i)
+	}
+	err := do(ctx, slices.Concat(each...)...)
+	at := 0
+	for i, cmds := range each {
+		var lost error
+		for range cmds {
+			lost = cmp.Or(lost, errorOf(err, at))
+			at++
+		}
+		answer(i, cmds, lost)
+	}
+}
+
+// errorOf returns why the ith command of a round trip that ended with err was not answered,
+// or nil.
+func errorOf(err error, i int) error {
+	if some, ok := err.(interface{ Of(i int) error }); ok { //nolint:errorlint // the Doer's very error
+		return some.Of(i)
+	}
+	return err
 }
 
 // run sends the commands of n keys and returns what became of each. What can do better in

@@ -1,75 +1,80 @@
 package mux
 
 import (
-	"errors"
+	"sync"
 	"sync/atomic"
-
-	"github.com/sony/gobreaker/v2"
+	"time"
 )
 
-// breaker wraps gobreaker's so that a healthy Redis costs nothing: the circuit, which takes a lock,
-// is consulted only from the first failure until the next success.
+// breaker is the circuit breaker of one node (Nygard, "Release It!", 2007): after so many failures
+// in a row the node is asked nothing, but for one probe at a time. A healthy node costs nothing:
+// the lock is taken only from the first failure until the next success.
 type breaker struct {
-	circuit  *gobreaker.TwoStepCircuitBreaker[struct{}]
-	failing  atomic.Bool // the last round trip that was reported has failed
-	open     atomic.Bool // the circuit is open, or half-open: it waits for a probe
-	notifier notifier
-}
+	failures int
+	openFor  time.Duration
+	notifier *notifier
 
-func newBreaker(cfg Config) *breaker {
-	b := &breaker{notifier: notifier{onState: cfg.OnState}}
-	b.circuit = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
-		MaxRequests: 1, // one probe at a time
-		Timeout:     cfg.OpenFor,
-		ReadyToTrip: func(counts gobreaker.Counts) bool {
-			return counts.ConsecutiveFailures >= uint32(cfg.Failures)
-		},
-		IsExcluded: func(err error) bool { return errors.Is(err, errUnknown) },
-		OnStateChange: func(_ string, _, to gobreaker.State) {
-			open := to != gobreaker.StateClosed
-			if b.open.Swap(open) != open {
-				b.notifier.notify(open)
-			}
-		},
-	})
-	return b
-}
+	failing atomic.Bool // the last round trip that was reported has failed
+	open    atomic.Bool // nothing is sent but probes
 
-// errUnknown is reported for a probe that was never sent: it says nothing of Redis.
-var errUnknown = errors.New("outcome unknown")
-
-// probe is the permission to make the one round trip that finds out whether Redis is back. The
-// circuit admits no other until report is called.
-type probe struct{ report func(error) }
-
-// withdraw gives the permission back, for another caller to use. A nil probe has none to give.
-func (p *probe) withdraw() {
-	if p != nil {
-		p.report(errUnknown)
-	}
+	mu      sync.Mutex // guards what follows
+	row     int        // failures since the last success
+	probing bool       // a probe is under way
+	probeAt time.Time  // when the next probe is due
 }
 
 // admit returns ErrOpen if nothing may be sent. While the breaker is open it lets one caller
-// through in each OpenFor, and gives it a probe.
-func (b *breaker) admit() (*probe, error) {
+// through in each openFor: probe says that the caller is that one, who must settle the probe.
+func (b *breaker) admit() (probe bool, err error) {
 	if !b.open.Load() {
-		return nil, nil
+		return false, nil
 	}
-	report, err := b.circuit.Allow()
-	if err != nil {
-		return nil, ErrOpen
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case !b.open.Load():
+		return false, nil
+	case b.probing || time.Now().Before(b.probeAt):
+		return false, ErrOpen
 	}
-	return &probe{report}, nil
+	b.probing = true
+	return true, nil
 }
 
-// report tells the breaker how a round trip that is no probe has ended.
-func (b *breaker) report(err error) {
+// withdraw gives a probe that was not sent to another caller.
+func (b *breaker) withdraw() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.probing = false
+}
+
+// report tells the breaker how a round trip has ended. While it is open, only a probe counts.
+func (b *breaker) report(probe bool, err error) {
 	if err == nil && !b.failing.Load() {
 		return
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.open.Load() != probe {
+		return
+	}
 	b.failing.Store(err != nil)
-	// The circuit refuses if it has opened while the round trip was under way.
-	if report, refused := b.circuit.Allow(); refused == nil {
-		report(err)
+	b.probing = false
+	b.row++
+	if err == nil {
+		b.row = 0
+	}
+	if open := probe && err != nil || b.row >= b.failures; open {
+		b.probeAt = time.Now().Add(b.openFor)
+		b.set(true)
+	} else {
+		b.set(false)
+	}
+}
+
+// set opens or closes the breaker. b.mu is held.
+func (b *breaker) set(open bool) {
+	if b.open.Swap(open) != open {
+		b.notifier.notify(open)
 	}
 }

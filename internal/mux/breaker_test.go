@@ -143,9 +143,10 @@ func TestBreaker_LetsForceThroughWhileOpen(t *testing.T) {
 		r.requireOpen(t)
 
 		time.Sleep(openFor + 1)
-		c = r.force(set("k", "3")) // is the probe
+		c = r.force(set("k", "3")) // is no probe: it may be a retry
 		r.underWay()[0].answer(served)
 		c.requireErr(t, nil)
+		r.roundTrip(t, served) // is
 		r.requireClosed(t)
 	})
 }
@@ -203,5 +204,17 @@ func TestBreaker_BoundsForcedRoundTrips(t *testing.T) {
 		require.Len(t, r.underWay(), bound)
 		r.underWay()[bound-1].answer(served)
 		probe.requireValue(t, "probe")
+	})
+}
+
+// Invalidations are forced, and retried until they succeed: what fails again and again is no news.
+func TestBreaker_DoesNotCountWhatIsForced(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		for range 2 * touchy.Failures {
+			c := r.force(set("k", "1"))
+			r.underWay()[0].answer(failing(errConn))
+			c.requireErr(t, errConn)
+		}
+		r.requireClosed(t)
 	})
 }

@@ -16,8 +16,13 @@
 //
 // The words of this package:
 //
-//   - A waiter is one call of Get, Do or Force: its request, and the place for its result.
-//   - A slot is the right to have a pipeline under way. There are MaxPipelines of them.
+//   - A waiter is one call of Get, or one round trip of a Do, Force or GetMany: its request, and the
+//     place for its result.
+//   - A node is one server of a cluster, or the only server. It has lanes, workers and a breaker of
+//     its own. A call for several nodes is cut into the shares of each.
+//   - A lane is the slots and the queue of requests of one kind: small ones, or those of many
+//     commands or bytes, to Redis or (as learned from what came) back.
+//   - A slot is the right to have a pipeline under way. There are MaxPipelines of them in a lane.
 //   - The queue holds the waiters that found no slot free, in the order in which they came.
 //   - A pipeline is one round trip, and the waiters that share it.
 //   - A worker is a goroutine that makes one round trip after the other.
@@ -28,11 +33,16 @@
 // trips. The idea is that of group commit in databases (DeWitt et al., "Implementation Techniques
 // for Main Memory Database Systems", SIGMOD 1984).
 //
-// No caller waits for Redis longer than the timeout or its own context, whatever the client does:
-// workers make the round trips, and a worker whose client hangs is left to end in the background.
-// There is one exception. A caller whose context cannot end, on a client that obeys deadlines,
-// sends its pipeline in person, which saves the switch to a worker and back; a hook of that client
-// that takes longer than the deadline holds the caller up.
+// No caller waits longer than its own context, or than the timeout while nothing comes, whatever
+// the client does: workers make the round trips, and a worker whose client hangs is left to end in
+// the background. The timeout begins anew with what shows that Redis is there: a large reply (for
+// the pipeline that it belongs to, and for its lane's queue), a step of a new connection (likewise),
+// the answer to another pipeline (for the queue). What the process itself could not do for lack of
+// CPU does not count.
 //
-// A circuit breaker spares callers the wait while Redis is known to be down.
+// There is one exception. A caller of Get whose context cannot end, on a client that obeys
+// deadlines, sends its pipeline in person, which saves the switch to a worker and back; a hook of
+// that client that takes longer than the deadline holds the caller up.
+//
+// A circuit breaker spares callers the wait while a node is known to be down.
 package mux

@@ -2,6 +2,8 @@ package mux
 
 import (
 	"errors"
+	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -17,15 +19,49 @@ var (
 	ErrClosed = errors.New("closed")
 )
 
-// unavailable are the error replies with which Redis says that it cannot serve this client at
-// present, whatever it is asked. The table of all that it may reply is in docs/redis.md.
-var unavailable = []string{
-	"LOADING ", "MASTERDOWN ", "CLUSTERDOWN ", "READONLY ", "NOAUTH ", "WRONGPASS ", "BUSY ", "UNBLOCKED ",
-	"ERR max number of clients reached",
+// errorReply is what one kind of error reply says of the node that it comes from.
+type errorReply struct {
+	prefix string
+	down   bool // the node serves nobody: a failure for the breaker
+}
+
+// errorReplies are those that say that Redis cannot serve at present. All others are answers that
+// the caller may not like. Where several prefixes match, the first counts.
+var errorReplies = []errorReply{
+	{"LOADING ", true},
+	{"MASTERDOWN ", true},
+	{"READONLY ", true},  // a primary that became a replica
+	{"BUSY ", true},      // a script runs for too long
+	{"UNBLOCKED ", true}, // it became a replica meanwhile
+	{"NOAUTH ", true},
+	{"WRONGPASS ", true}, // to HELLO or AUTH: each command makes a connection of its own
+	{"ERR max number of clients reached", true},
+	{"CLUSTERDOWN Hash slot not served", false}, // others are
+	{"CLUSTERDOWN ", true},
+	{"TRYAGAIN ", false}, // the slot is being moved, the node is well
+	{"ASK ", false},
+	{"MOVED ", false},
+	{"MISCONF ", false}, // it can be read
+	{"NOREPLICAS ", false},
+}
+
+// noPerm matches the reply to a user who may not read at all, or not finish to connect. Other
+// commands and keys may be forbidden to him and Redis be of use.
+var noPerm = regexp.MustCompile(`^NOPERM .*the '(get|hello|auth|select|client\|setname|client\|setinfo)' command`)
+
+// errorReplyOf returns what err says of the node, if it is a reply that says that Redis cannot
+// serve.
+func errorReplyOf(err redis.Error) (r errorReply, ok bool) {
+	text := err.Error()
+	i := slices.IndexFunc(errorReplies, func(r errorReply) bool { return strings.HasPrefix(text, r.prefix) })
+	if i >= 0 {
+		return errorReplies[i], true
+	}
+	return errorReply{down: true}, noPerm.MatchString(text)
 }
 
 // roundTripError returns err if it says that the round trip failed, and nil if it is an answer that
-// the caller may not like: whatever Redis replies, it has replied, unless it is unavailable.
+// the caller may not like: whatever a node replies, it has replied, unless it serves nobody.
 func roundTripError(err error) error {
 	if err == nil {
 		return nil
@@ -34,10 +70,8 @@ func roundTripError(err error) error {
 	if !errors.As(err, &reply) {
 		return err
 	}
-	for _, prefix := range unavailable {
-		if strings.HasPrefix(reply.Error(), prefix) {
-			return err
-		}
+	if r, ok := errorReplyOf(reply); ok && r.down {
+		return err
 	}
 	return nil
 }
@@ -71,4 +105,11 @@ func setMissingErrors(cmds []redis.Cmder, err error) {
 
 // Unavailable reports whether err says that Redis could not be asked, or cannot serve at present,
 // and not merely that it answered with an error.
-func Unavailable(err error) bool { return roundTripError(err) != nil }
+func Unavailable(err error) bool {
+	var reply redis.Error
+	if err == nil || !errors.As(err, &reply) {
+		return err != nil
+	}
+	_, ok := errorReplyOf(reply)
+	return ok
+}

@@ -13,28 +13,40 @@ import (
 )
 
 // The replies are read from a connection, so that their errors are those that go-redis makes of them.
-func TestBreaker_CountsOnlyRepliesThatSayRedisIsUnavailable(t *testing.T) {
-	for reply, failure := range map[string]bool{
-		"LOADING Redis is loading the dataset in memory":                                   true,
-		"MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.": true,
-		"CLUSTERDOWN The cluster is down":                                                  true,
-		"READONLY You can't write against a read only replica.":                            true,
-		"NOAUTH Authentication required.":                                                  true,
-		"WRONGPASS invalid username-password pair or user is disabled.":                    true,
-		"BUSY Redis is busy running a script. You can only call SCRIPT KILL.":              true,
-		"UNBLOCKED force unblock from blocking operation, instance state changed":          true,
-		"ERR max number of clients reached":                                                true,
+func TestBreaker_CountsOnlyRepliesOfANodeThatServesNobody(t *testing.T) {
+	type row struct {
+		down        bool // a failure for the breaker
+		unavailable bool // the caller is told that Redis cannot serve
+	}
+	down, busy, answer := row{true, true}, row{false, true}, row{}
+	for reply, want := range map[string]row{
+		"LOADING Redis is loading the dataset in memory":                                   down,
+		"MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.": down,
+		"CLUSTERDOWN The cluster is down":                                                  down,
+		"READONLY You can't write against a read only replica.":                            down,
+		"BUSY Redis is busy running a script. You can only call SCRIPT KILL":               down,
+		"UNBLOCKED force unblock from blocking operation, instance state changed":          down,
+		"NOAUTH Authentication required.":                                                  down,
+		"WRONGPASS invalid username-password pair or user is disabled.":                    down,
+		"ERR max number of clients reached":                                                down,
+		"NOPERM User app has no permissions to run the 'get' command":                      down,
+		"NOPERM this user has no permissions to run the 'select' command":                  down,
 
-		"WRONGTYPE Operation against a key holding the wrong kind of value": false,
-		"ERR user_script:1: Script attempted to access nonexistent global":  false,
-		"NOSCRIPT No matching script. Please use EVAL.":                     false,
-		"OOM command not allowed when used memory > 'maxmemory'.":           false,
-		"NOPERM this user has no permissions to access one of the keys":     false,
-		"TRYAGAIN Multiple keys request during rehashing of slot":           false,
-		"MISCONF Redis is configured to save RDB snapshots":                 false,
-		"NOREPLICAS Not enough good replicas to write.":                     false,
-		"LOADINGS is no word of Redis":                                      false,
-		"ERR LOADING is what the key is called":                             false,
+		"CLUSTERDOWN Hash slot not served":                        busy,
+		"TRYAGAIN Multiple keys request during rehashing of slot": busy,
+		"ASK 3999 127.0.0.1:6381":                                 busy,
+		"MOVED 3999 127.0.0.1:6381":                               busy,
+		"MISCONF Redis is configured to save RDB snapshots":       busy,
+		"NOREPLICAS Not enough good replicas to write.":           busy,
+
+		"WRONGTYPE Operation against a key holding the wrong kind of value": answer,
+		"ERR user_script:1: Script attempted to access nonexistent global":  answer,
+		"NOSCRIPT No matching script. Please use EVAL.":                     answer,
+		"OOM command not allowed when used memory > 'maxmemory'.":           answer,
+		"NOPERM this user has no permissions to access one of the keys":     answer,
+		"NOPERM User app has no permissions to run the 'evalsha' command":   answer,
+		"LOADINGS is no word of Redis":                                      answer,
+		"ERR LOADING is what the key is called":                             answer,
 	} {
 		t.Run(reply, func(t *testing.T) {
 			t.Parallel()
@@ -44,11 +56,12 @@ func TestBreaker_CountsOnlyRepliesThatSayRedisIsUnavailable(t *testing.T) {
 			require.NoError(t, m.Do(t.Context(), set("k", "1"))) // and connects
 			server.SetError(reply)
 
-			_, err := m.Get(t.Context(), "k")
+			_, err := m.Get(t.Context(), "k", nil)
 			require.EqualError(t, err, reply)
+			require.Equal(t, want.unavailable, mux.Unavailable(err))
 			server.SetError("")
-			_, err = m.Get(t.Context(), "k")
-			if failure {
+			_, err = m.Get(t.Context(), "k", nil)
+			if want.down {
 				require.ErrorIs(t, err, mux.ErrOpen)
 			} else {
 				require.NoError(t, err)

@@ -15,20 +15,27 @@ func clientObeysDeadline(client redis.UniversalClient) bool {
 		o.StreamingCredentialsProvider == nil
 }
 
+// canSendInPerson reports whether the caller of w can do the worker's part itself: nothing can call
+// it away, and the client will obey the deadline. It must be connected already: connecting must not
+// end with a caller's deadline.
+func (n *node) canSendInPerson(w *waiter) bool {
+	return n.obeysDeadline && w.ctx.Done() == nil && w.cmds == nil && !n.breaker.failing.Load()
+}
+
 // sendInPerson makes the round trip of p on the goroutine of its only waiter, in place of p's
 // worker. It leaves what has queued meanwhile to the worker.
-func (m *Mux) sendInPerson(p *pipeline) {
-	defer m.workers.alive.Done()
+func (n *node) sendInPerson(p *pipeline) {
+	defer n.workers.alive.Done()
 	wk := p.worker
 	returned := false
 	defer func() {
 		if !returned { // a hook of the client's has panicked
-			m.discard(p)
+			n.discard(p)
 		}
 	}()
-	p.exec(m.client, m.timeout)
+	p.exec(n, p.sentAt.Add(n.timeout))
 	returned = true
-	switch next, keep := m.finish(p); {
+	switch next, keep := n.finish(p); {
 	case next != nil:
 		wk.pipelines <- next
 	case !keep:
@@ -37,14 +44,14 @@ func (m *Mux) sendInPerson(p *pipeline) {
 }
 
 // discard counts out p, which finish will never see, and ends its worker.
-func (m *Mux) discard(p *pipeline) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (n *node) discard(p *pipeline) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if p.ended {
-		m.inFlight.stuck--
+		n.inFlight.stuck--
 	} else {
-		m.inFlight.end(p)
-		m.inFlight.freeSlot(p)
+		n.end(p)
+		p.freeSlot()
 	}
 	close(p.worker.pipelines)
 }

@@ -25,7 +25,7 @@ func (r *rig) getInPerson(key string) *caller {
 				c.err = errPanic
 			}
 		}()
-		value, err := r.Get(endless, key)
+		value, err := r.Get(endless, key, nil)
 		c.value, c.err = string(value), err
 	})
 }
@@ -34,6 +34,7 @@ var errPanic = errors.New("panic")
 
 func TestMux_SendsInPersonForAContextThatCannotEnd(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
+		r.roundTrip(t, served) // there is a connection
 		c := r.getInPerson("a")
 		require.Equal(t, [][]string{{"get a"}}, r.asked())
 		r.underWay()[0].answer(served)
@@ -47,6 +48,7 @@ func TestMux_SendsInPersonForAContextThatCannotEnd(t *testing.T) {
 
 func TestMux_LeavesTheQueueToTheWorkerOfACallerInPerson(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
+		r.roundTrip(t, served)
 		first, second := r.getInPerson("first"), r.getInPerson("second")
 		a, b := r.getInPerson("a"), r.get(r.ctx, "b")
 		require.Equal(t, [][]string{{"get first"}, {"get second"}}, r.asked())
@@ -67,6 +69,7 @@ func TestMux_LeavesTheQueueToTheWorkerOfACallerInPerson(t *testing.T) {
 func TestMux_FreesTheSlotOfACallerInPersonWhoPanics(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
 		for range 2 * mux.MaxPipelines {
+			r.roundTrip(t, served)
 			c := r.getInPerson("k")
 			r.underWay()[0].answer(panicking)
 			c.requireErr(t, errPanic)
@@ -87,6 +90,7 @@ func TestMux_TellsACallerInPersonToGiveUpAfterTheTimeout(t *testing.T) {
 			const bound = 16 // of stuck round trips
 			inBubble(t, hasty, func(t *testing.T, r *rig) {
 				for range bound + 1 {
+					r.roundTrip(t, served)
 					c := r.getInPerson("k")
 					hung := r.underWay()[0]
 					<-hung.ctx.Done()
@@ -99,4 +103,19 @@ func TestMux_TellsACallerInPersonToGiveUpAfterTheTimeout(t *testing.T) {
 			}, obeysDeadline)
 		})
 	}
+}
+
+// Connecting takes several round trips, and must not end with the deadline of a caller.
+func TestMux_DoesNotSendInPersonBeforeTheFirstAnswer(t *testing.T) {
+	inBubble(t, patient, func(t *testing.T, r *rig) {
+		r.getInPerson("a")
+		_, limited := r.underWay()[0].ctx.Deadline()
+		require.False(t, limited)
+		r.underWay()[0].answer(served)
+
+		r.getInPerson("b")
+		_, limited = r.underWay()[0].ctx.Deadline()
+		require.True(t, limited)
+		r.underWay()[0].answer(served)
+	}, obeysDeadline)
 }

@@ -99,7 +99,7 @@ func TestBreaker_LetsOnStateCallTheMux(t *testing.T) {
 				wire.answerAtOnce(served)
 				for until := time.Now().Add(soon); time.Now().Before(until); time.Sleep(time.Millisecond) {
 					// The first that is sent is the probe: it changes the state again.
-					if _, err := m.Get(context.Background(), "k"); err == nil {
+					if _, err := m.Get(context.Background(), "k", nil); err == nil {
 						back <- struct{}{}
 						return
 					}
@@ -107,7 +107,7 @@ func TestBreaker_LetsOnStateCallTheMux(t *testing.T) {
 			}
 			m = mux.New(client, cfg)
 
-			go func() { _, _ = m.Get(t.Context(), "k") }() // fails, and opens the breaker
+			go func() { _, _ = m.Get(t.Context(), "k", nil) }() // fails, and opens the breaker
 			for what, told := range map[string]chan struct{}{"hits are back": back, "closed": closed} {
 				select {
 				case <-told:

@@ -2,6 +2,8 @@ package mux
 
 import (
 	"context"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -9,15 +11,18 @@ import (
 
 // pipeline is one round trip to Redis, and the waiters that share it.
 type pipeline struct {
+	lane    *lane
 	waiters []*waiter
 	gets    []*redis.StringCmd // the GET that answers each waiter; nil for one with own commands
 	single  single
 	ctx     roundTripContext
 	worker  *worker // that makes the round trip, or in whose place a caller does
 	sentAt  time.Time
-	probe   *probe // nil, unless the breaker waits for the outcome of this pipeline
-	extra   bool   // takes no slot: a probe, or forced while the breaker is open
-	ended   bool   // guarded by Mux.mu: its waiters are being released, or have been
+	arrived atomic.Int64  // when p last made progress, since sentAt; 0: not yet
+	excused time.Duration // guarded by node.mu: what of the time since sentAt does not count
+	probe   bool          // the breaker waits for the outcome
+	extra   bool          // takes no slot: a probe, or forced while the breaker is open
+	ended   bool          // guarded by node.mu: its waiters are being released, or have been
 }
 
 // single is what a pipeline of one waiter needs. It is part of the pipeline so that one allocation
@@ -29,21 +34,25 @@ type single struct {
 }
 
 // newPipeline returns a pipeline of one waiter.
-func newPipeline(w *waiter) *pipeline {
-	p := &pipeline{single: single{waiter: [1]*waiter{w}}}
+func newPipeline(l *lane, w *waiter) *pipeline {
+	p := &pipeline{lane: l, single: single{waiter: [1]*waiter{w}}}
 	p.waiters = p.single.waiter[:]
 	return p
 }
 
 // exec makes the round trip. It writes to the pipeline and never to a waiter: when the pipeline has
 // timed out, its waiters' callers are gone by the time the client returns.
-func (p *pipeline) exec(client redis.UniversalClient, timeout time.Duration) {
+//
+// A deadline is for a client that obeys it, and zero if there is none.
+func (p *pipeline) exec(n *node, deadline time.Time) {
 	first := p.waiters[0]
-	p.ctx = roundTripContext{p.worker.ctx, first.ctx, p.sentAt.Add(timeout)}
-	if len(p.waiters) == 1 && first.cmds == nil {
-		p.execGet(client, first.key)
+	p.ctx = roundTripContext{p.worker.ctx, first.ctx, p, deadline}
+	// A client of a cluster asks some node, which may hang, for the COMMAND table when it sends a
+	// single command, and none for a pipeline.
+	if len(p.waiters) == 1 && first.cmds == nil && !n.clustered {
+		p.execGet(n.client, first.key)
 	} else {
-		p.execAll(client)
+		p.execAll(n.client)
 	}
 }
 
@@ -63,21 +72,89 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 	p.gets = make([]*redis.StringCmd, len(p.waiters))
 	byKey := make(map[string]*redis.StringCmd, len(p.waiters))
 	for i, w := range p.waiters {
+		for _, cmd := range w.cmds {
+			if get, ok := cmd.(*redis.StringCmd); ok {
+				cmd = p.watch(get, w.learn)
+			}
+			_ = pipe.Process(ctx, cmd) // adds it to pipe; cannot fail
+		}
 		if w.cmds != nil {
-			_ = pipe.BatchProcess(ctx, w.cmds...) // adds them to pipe; cannot fail
 			continue
 		}
 		get := byKey[w.key]
 		if get == nil {
 			get = redis.NewStringCmd(ctx, "get", w.key)
 			byKey[w.key] = get
-			_ = pipe.Process(ctx, get) // adds it to pipe; cannot fail
+			_ = pipe.Process(ctx, p.watch(get, w.learn))
 		}
 		p.gets[i] = get
 	}
 	if cmds, err := pipe.Exec(ctx); err != nil {
 		setMissingErrors(cmds, err)
 	}
+}
+
+// arrival is a command of a pipeline whose reply may be large. go-redis tells it of its reply as
+// soon as that has arrived, which shows that the pipeline makes progress.
+type arrival struct {
+	*redis.StringCmd
+	pipeline *pipeline
+}
+
+// watch has the reply to get show that p makes progress, unless it is known to be small.
+func (p *pipeline) watch(get *redis.StringCmd, size *ReplySize) redis.Cmder {
+	if n := size.expected(); n > 0 && n < progressBytes/2 {
+		return get
+	}
+	return &arrival{get, p}
+}
+
+// SetErr is called with the error of the reply, or nil, once the reply has been read.
+func (a *arrival) SetErr(err error) {
+	a.StringCmd.SetErr(err)
+	if err == nil && len(a.Val()) >= progressBytes {
+		a.pipeline.arrive()
+	}
+}
+
+// arrive notes that p makes progress.
+func (p *pipeline) arrive() { p.arrived.Store(int64(max(1, time.Since(p.sentAt)))) }
+
+// progress returns since when p waits for Redis: since its last progress, or else since it was
+// sent. n.mu is held.
+func (p *pipeline) progress() time.Time {
+	return p.sentAt.Add(time.Duration(p.arrived.Load()) + p.excused)
+}
+
+// noteProgress has those who queue for the lane of p wait on, if bytes have arrived for p. n.mu is
+// held.
+func (p *pipeline) noteProgress() {
+	if at := p.progress(); p.arrived.Load() > 0 && at.After(p.lane.progress) {
+		p.lane.progress = at
+	}
+}
+
+// forced reports whether all that p carries is forced.
+func (p *pipeline) forced() bool {
+	return !slices.ContainsFunc(p.waiters, func(w *waiter) bool { return !w.force })
+}
+
+// learn has those who want to know it learn how large the values of p are, and returns the size of
+// all of them.
+func (p *pipeline) learn() (bytes int) {
+	for i, w := range p.waiters {
+		if get := p.gets[i]; get != nil {
+			w.learn.saw(len(get.Val()))
+			bytes += len(get.Val())
+		}
+		for _, cmd := range w.cmds {
+			if get, ok := cmd.(*redis.StringCmd); ok {
+				w.learn.saw(len(get.Val()))
+				bytes += len(get.Val())
+			}
+		}
+	}
+	return bytes
 }
 
 // collect gives each waiter that still waits its result, and returns the error of the round trip:
@@ -118,7 +195,7 @@ func (p *pipeline) release() {
 }
 
 // timeOutQueued releases the waiters that queued before overdue. Their pipeline may have time left:
-// what they spent in the queue counts too. Mux.mu is held.
+// what they spent in the queue counts too. node.mu is held.
 func (p *pipeline) timeOutQueued(overdue time.Time) {
 	for _, w := range p.waiters {
 		if !w.queuedAt.IsZero() && w.queuedAt.Before(overdue) {
@@ -132,16 +209,21 @@ func (p *pipeline) timeOutQueued(overdue time.Time) {
 type roundTripContext struct {
 	context.Context // the worker's
 	values          context.Context
+	pipeline        *pipeline
 	deadline        time.Time
 }
 
-// Deadline is for clients that obey it (ContextTimeoutEnabled). From the others the sweep frees the
-// waiters.
-func (c *roundTripContext) Deadline() (time.Time, bool) { return c.deadline, true }
+// Deadline is that of a caller who sends in person, on a client that obeys it. All others the sweep
+// frees: so that a client that is still connecting, which takes several round trips, or is reading
+// a large reply, is not cut short, and has its connection or its reply all the same.
+func (c *roundTripContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
 
 // Value asks the worker's context first, so that package context finds the one that is cancelled
 // and needs no goroutine to watch for it.
 func (c *roundTripContext) Value(key any) any {
+	if key == (pipelineKey{}) {
+		return c.pipeline
+	}
 	if v := c.Context.Value(key); v != nil {
 		return v
 	}

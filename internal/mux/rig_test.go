@@ -70,7 +70,7 @@ func inBubble(t *testing.T, cfg mux.Config, test func(*testing.T, *rig), wrap ..
 // get starts a Get, and returns when it waits or has returned.
 func (r *rig) get(ctx context.Context, key string) *caller {
 	return start(func(c *caller) {
-		value, err := r.Get(ctx, key)
+		value, err := r.Get(ctx, key, nil)
 		c.value, c.err = string(value), err
 	})
 }
@@ -93,6 +93,17 @@ func (r *rig) fillSlots(t *testing.T) (first, second *roundTrip) {
 	sent := r.underWay()
 	require.Len(t, sent, 2)
 	return sent[0], sent[1]
+}
+
+// fillBulkSlots takes both slots of the bulk lane, and returns the first round trip.
+func (r *rig) fillBulkSlots(t *testing.T) (first *roundTrip) {
+	t.Helper()
+	before := len(r.underWay())
+	for range mux.MaxPipelines {
+		r.do(slices.Repeat([]redis.Cmder{set("k", "bulk")}, 100)...)
+	}
+	require.Len(t, r.underWay(), before+mux.MaxPipelines)
+	return r.underWay()[before]
 }
 
 // roundTrip makes one round trip that ends with a.
@@ -350,12 +361,14 @@ type answer func(redis.Cmder)
 
 // served is the answer of a healthy Redis that has every key.
 func served(cmd redis.Cmder) {
-	switch cmd := cmd.(type) {
-	case *redis.StringCmd:
-		cmd.SetVal(valueOf(cmd.Args()[1].(string)))
-	case *redis.StatusCmd:
-		cmd.SetVal("OK")
+	set, ok := cmd.(interface{ SetVal(string) })
+	switch {
+	case ok && cmd.Name() == "get":
+		set.SetVal(valueOf(cmd.Args()[1].(string)))
+	case ok:
+		set.SetVal("OK")
 	}
+	cmd.SetErr(nil) // as go-redis does when it has read a reply
 }
 
 func valueOf(key string) string { return "value of " + key }

@@ -27,17 +27,17 @@ func TestMux_WaitsForAHungServerNoLongerThanTheTimeout(t *testing.T) {
 
 	server.Pause()
 	for range 2 {
-		_, err := m.Get(t.Context(), "k")
+		_, err := m.Get(t.Context(), "k", nil)
 		require.ErrorIs(t, err, mux.ErrTimeout)
 	}
 	require.Eventually(t, func() bool {
-		_, err := m.Get(t.Context(), "k")
+		_, err := m.Get(t.Context(), "k", nil)
 		return err == mux.ErrOpen
 	}, soon, time.Millisecond)
 
 	server.Resume()
 	require.Eventually(t, func() bool {
-		value, err := m.Get(t.Context(), "k")
+		value, err := m.Get(t.Context(), "k", nil)
 		return err == nil && string(value) == "v"
 	}, soon, time.Millisecond)
 	require.NoError(t, m.Close(t.Context()), "what was stuck has ended")
@@ -53,19 +53,19 @@ func TestMux_FindsARestartedServer(t *testing.T) {
 		OnState: func(open bool) { states <- open },
 	})
 	defer func() { require.NoError(t, m.Close(t.Context())) }()
-	_, err := m.Get(t.Context(), "k")
+	_, err := m.Get(t.Context(), "k", nil)
 	require.ErrorIs(t, err, redis.Nil)
 
 	server.Kill()
 	require.Eventually(t, func() bool {
-		_, _ = m.Get(t.Context(), "k")
+		_, _ = m.Get(t.Context(), "k", nil)
 		return len(states) == 1
 	}, soon, time.Millisecond)
 	require.True(t, <-states)
 
 	server.Restart()
 	require.Eventually(t, func() bool {
-		_, err := m.Get(t.Context(), "k")
+		_, err := m.Get(t.Context(), "k", nil)
 		return err == redis.Nil
 	}, soon, time.Millisecond)
 	require.False(t, <-states)
@@ -87,7 +87,7 @@ func TestMux_SharesRoundTripsOfARealServer(t *testing.T) {
 		wg.Go(func() {
 			for i := range rounds {
 				n := (c + i) % keys
-				value, err := m.Get(t.Context(), fmt.Sprint("key", n))
+				value, err := m.Get(t.Context(), fmt.Sprint("key", n), nil)
 				if err != nil || string(value) != fmt.Sprint("value", n) {
 					t.Errorf("got %q, %v for key %d", value, err, n)
 				}

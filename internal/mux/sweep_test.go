@@ -17,14 +17,12 @@ import (
 
 func TestMux_ReleasesCallersAfterTheTimeout(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
-		began := time.Now()
 		single, command := r.get(r.ctx, "a"), r.do(set("b", "1"))
 		sent := r.underWay()
 		queued, alike := r.get(r.ctx, "c"), r.get(r.ctx, "c")
 		for _, rt := range sent {
-			deadline, ok := rt.ctx.Deadline()
-			require.True(t, ok, "a client that obeys deadlines is told")
-			require.Equal(t, began.Add(timeout), deadline)
+			_, limited := rt.ctx.Deadline()
+			require.False(t, limited, "a client that is connecting is not cut short")
 			require.NoError(t, rt.ctx.Err())
 		}
 
@@ -51,7 +49,8 @@ func TestMux_ReleasesCallersWithoutADeadline(t *testing.T) {
 	})
 }
 
-func TestMux_CountsTheTimeInTheQueue(t *testing.T) {
+// Who queues waits for as long as Redis answers others, and for the timeout after that.
+func TestMux_CountsTheTimeInTheQueueSinceTheLastAnswer(t *testing.T) {
 	const room = 512
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		first, second := r.fillSlots(t)
@@ -63,8 +62,9 @@ func TestMux_CountsTheTimeInTheQueue(t *testing.T) {
 		first.answer(served)
 		second.answer(served)
 		for _, c := range callers { // on a pipeline or still in the queue
-			c.requireTimeout(t)
-			require.LessOrEqual(t, c.took, timeout+timeout/5)
+			c.requireErr(t, mux.ErrTimeout)
+			require.GreaterOrEqual(t, c.took, timeout*3/2)
+			require.LessOrEqual(t, c.took, timeout*3/2+timeout/5)
 		}
 		require.Len(t, r.underWay(), 2)
 		late := r.underWay()[0]
@@ -219,7 +219,7 @@ func TestMux_GivesCallersTheirOwnAnswersWhileOthersLeaveAndRoundTripsHang(t *tes
 					var got []byte
 					var err error
 					if i%2 == 0 {
-						got, err = r.Get(ctx, key)
+						got, err = r.Get(ctx, key, nil)
 					} else if err = r.Do(ctx, read); err == nil {
 						got, err = read.Bytes()
 					}

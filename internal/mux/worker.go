@@ -3,6 +3,7 @@ package mux
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // worker is a goroutine that makes one round trip after the other. It keeps its stack, grown to
@@ -17,27 +18,27 @@ type worker struct {
 
 // workerPool keeps workers between round trips.
 type workerPool struct {
-	idle  []*worker      // guarded by Mux.mu
+	idle  []*worker      // guarded by node.mu
 	alive sync.WaitGroup // of all workers, idle ones included, and of callers that send in person
 }
 
-// acquireWorker returns an idle worker, or a new one. m.mu is held.
-func (m *Mux) acquireWorker() *worker {
-	if n := len(m.workers.idle); n > 0 {
+// acquireWorker returns an idle worker, or a new one. n.mu is held.
+func (n *node) acquireWorker() *worker {
+	if i := len(n.workers.idle); i > 0 {
 		// The last to become idle is the one whose caches are warm.
-		wk := m.workers.idle[n-1]
-		m.workers.idle = m.workers.idle[:n-1]
+		wk := n.workers.idle[i-1]
+		n.workers.idle = n.workers.idle[:i-1]
 		return wk
 	}
 	wk := &worker{pipelines: make(chan *pipeline, 1)}
 	wk.ctx, wk.cancel = context.WithCancel(context.Background())
-	m.workers.alive.Add(1)
-	go m.work(wk) // ends when finish does not keep wk, or at Close, which waits for it
+	n.workers.alive.Add(1)
+	go n.work(wk) // ends when finish does not keep wk, or at Close, which waits for it
 	return wk
 }
 
 // keepIdle keeps wk for another pipeline, and reports whether it did: a closed Mux needs no
-// workers, and an open one no more than it has slots. Mux.mu is held.
+// workers, and an open one no more than it has slots. node.mu is held.
 func (p *workerPool) keepIdle(wk *worker, closed bool) bool {
 	if closed || len(p.idle) >= MaxPipelines {
 		return false
@@ -46,7 +47,7 @@ func (p *workerPool) keepIdle(wk *worker, closed bool) bool {
 	return true
 }
 
-// dismissIdle ends the workers that have nothing to do. Mux.mu is held.
+// dismissIdle ends the workers that have nothing to do. node.mu is held.
 func (p *workerPool) dismissIdle() {
 	for _, wk := range p.idle {
 		close(wk.pipelines)
@@ -56,14 +57,14 @@ func (p *workerPool) dismissIdle() {
 
 // work makes the round trips of the pipelines that wk is handed and, after each, of those that
 // finish takes from the queue.
-func (m *Mux) work(wk *worker) {
-	defer m.workers.alive.Done()
+func (n *node) work(wk *worker) {
+	defer n.workers.alive.Done()
 	defer wk.cancel()
 	for p := range wk.pipelines {
 		for p != nil {
-			p.exec(m.client, m.timeout)
+			p.exec(n, time.Time{})
 			var keep bool
-			if p, keep = m.finish(p); !keep {
+			if p, keep = n.finish(p); !keep {
 				return
 			}
 		}

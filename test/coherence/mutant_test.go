@@ -49,6 +49,12 @@ var mutations = []mutation{
 		"internal/lease/protocol.go", "p.Audience = BeforeLoad\n\tif kept {\n\t\tp.Audience = BeforeSend\n\t}",
 		"p.Audience = BeforeLoad\n\tif kept || !failed {\n\t\tp.Audience = BeforeSend\n\t}"},
 
+	{"join rule off: who came during the load is answered before the fill is, too", inGo,
+		"internal/fill/finish.go", "r.flight.Answer(results[i], lease.SharedBefore(lease.BeforeLoad, r.began, r.sent))",
+		"r.flight.Answer(results[i], lease.SharedBefore(lease.BeforeSend, r.began, r.sent))"},
+	{"join rule off: who came during the load is answered before the fill is, too", inGo,
+		"internal/fill/lease.go", "r.asked = took", "r.asked = 1 << 62"}, // so that nobody waits for the fill
+
 	{"token check off: a fill is accepted whoever holds the lease", inLua,
 		"internal/lease/script.go", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\nif ARGV[3] == '0' then", "if ARGV[3] == '0' then"},
 
