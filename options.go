@@ -150,7 +150,8 @@ func WithLeaseTTL(d time.Duration) Option {
 }
 
 // WithLeaseWait sets how long a caller waits for the load of another process
-// before it loads for itself, without storing. Default 10 seconds.
+// before it loads for itself, without storing. Default: the load timeout, so that a
+// load which ends in time runs once in the fleet.
 func WithLeaseWait(d time.Duration) Option {
 	return option(func(s *settings) error {
 		s.lease.wait = d

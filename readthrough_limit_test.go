@@ -108,3 +108,46 @@ func TestLoadLimit_TakesLeaseWhenTurnHasCome(t *testing.T) {
 		require.Len(t, db.loads(), 2)
 	})
 }
+
+func TestLease_OfSlowLoadIsWaitedForByDefault(t *testing.T) {
+	for name, row := range map[string]struct {
+		opts  []readthrough.CacheOption
+		takes time.Duration
+	}{
+		"default":             {nil, 29 * time.Second},
+		"longer load timeout": {[]readthrough.CacheOption{readthrough.WithLoadTimeout(5 * time.Minute)}, 4 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				db := &database{version: 1, takes: row.takes}
+				var answers []<-chan answer
+				for range 4 {
+					answers = append(answers, asking(t.Context(), wrapper(t, b.cache(t, row.opts...), db.load), 1))
+				}
+				for _, each := range answers {
+					got := <-each
+					require.NoError(t, got.err)
+					require.Equal(t, 1, got.value)
+				}
+				require.Len(t, db.loads(), 1, "one in the fleet")
+			})
+		})
+	}
+}
+
+// The wait for another process's load begins with that wait, not in the queue before it.
+func TestLeaseWait_DoesNotBeginInQueueForSlot(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1, takes: 20 * time.Second}
+		busy := b.process(t, db, readthrough.WithLoadLimit(1))
+		other := b.process(t, db)
+		first := asking(t.Context(), busy, 1)
+		queued := asking(t.Context(), busy, 2)
+		pass(15 * time.Second)
+		elsewhere := asking(t.Context(), other, 2) // ends 15 s after the first, 35 s after the queued one began
+		require.NoError(t, (<-first).err)
+		require.NoError(t, (<-elsewhere).err)
+		require.NoError(t, (<-queued).err)
+		require.Len(t, db.loads(), 2)
+	})
+}

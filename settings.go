@@ -48,6 +48,9 @@ type loadSettings struct {
 
 type leaseSettings struct{ ttl, wait time.Duration }
 
+// likeLoadTimeout is the default of the lease wait: so a load that ends in time runs once in the fleet.
+const likeLoadTimeout time.Duration = -1
+
 type batchSettings struct {
 	load   any // func(ctx, []K) (map[K]V, error), checked by New
 	size   int
@@ -77,7 +80,7 @@ func defaultSettings() cacheSettings {
 			codec:    Msgpack,
 			maxEntry: 8 << 20,
 			load:     loadSettings{timeout: 30 * time.Second},
-			lease:    leaseSettings{ttl: 3 * time.Second, wait: 10 * time.Second},
+			lease:    leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
 			batch:    batchSettings{size: 1000},
 		},
 		redisTimeout: 100 * time.Millisecond,
@@ -95,6 +98,9 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 		if err := opt.applyToWrapper(&rt.settings); err != nil {
 			return err
 		}
+	}
+	if rt.settings.lease.wait == likeLoadTimeout {
+		rt.settings.lease.wait = rt.settings.load.timeout
 	}
 	v := reflect.TypeFor[V]()
 	rt.shareable = shareable(v)
