@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/readthrough-go/readthrough/internal/drain"
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/mux"
@@ -35,11 +37,20 @@ type Cache struct {
 	retries   *retry.Queue // invalidations that Redis has not heard of
 	refreshes fill.Slots   // background refreshes of all wrappers
 
+	work     *drain.Group // every call, and every goroutine that one has started
+	phase    atomic.Int32
+	ended    chan struct{} // closed when Close has ended
+	closeErr error         // what Close returned; read it after ended
 	mu       sync.Mutex
-	closed   bool
-	work     sync.WaitGroup // every goroutine that the Cache and its wrappers start
 	wrappers map[string]wrapped
 }
+
+// The phases of a Cache.
+const (
+	open    int32 = iota
+	closing       // Close waits for the calls under way, and only their loaders may make new ones
+	closed
+)
 
 // wrapped is what the Cache knows of a wrapper.
 type wrapped struct {
@@ -72,6 +83,8 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		settings:  settings,
 		meter:     &meter{observers: settings.observers},
 		refreshes: fill.NewSlots(settings.maxRefreshes),
+		work:      drain.New(),
+		ended:     make(chan struct{}),
 		wrappers:  make(map[string]wrapped),
 	}
 	c.mux = mux.New(client, mux.Config{
@@ -81,7 +94,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		OnState:  c.onBreaker,
 	})
 	c.leases = lease.NewStore(c.mux)
-	c.retries = retry.New(c.leases.Invalidate, c.spawn)
+	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
 	return c, nil
 }
 
@@ -116,7 +129,7 @@ func checkClient(client redis.UniversalClient) error {
 func (c *Cache) register(name string, w wrapped) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.phase.Load() != open {
 		return ErrClosed
 	}
 	for other := range c.wrappers {
@@ -132,32 +145,24 @@ func (c *Cache) register(name string, w wrapped) error {
 	return nil
 }
 
-// spawn runs f on a goroutine that Close waits for. It reports false, and does not
-// run f, after Close.
-func (c *Cache) spawn(f func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
+// enter counts a call, which Close then waits for, until its End. It returns ErrClosed
+// if Close has begun, but not to a loader of a call under way.
+func (c *Cache) enter(ctx context.Context) (call *drain.Stripe, err error) {
+	call = c.work.Begin()
+	if phase := c.phase.Load(); phase == closed || phase == closing && ctx.Value(c) == nil {
+		err = ErrClosed
 	}
-	c.work.Go(f)
-	return true
+	return call, err
 }
 
-// spawnOrRun runs f on a goroutine that Close waits for, or after Close on this one.
-func (c *Cache) spawnOrRun(f func()) {
-	if !c.spawn(f) {
-		f()
-	}
-}
+// within returns the context of a load, by which enter knows the calls of its loader.
+func (c *Cache) within(ctx context.Context) context.Context { return context.WithValue(ctx, c, true) }
 
-// goOn runs f on a goroutine that Close waits for, even after Close: for what goes on
-// with something begun before. Its caller is such a goroutine itself.
-func (c *Cache) goOn(f func()) { c.work.Go(f) }
-
-// Close ends background work and waits for it, and for the calls under way, up to
-// 5 seconds; use Shutdown for another limit. Invalidations that could not reach
-// Redis are tried a last time. The client stays open. Later calls get ErrClosed.
+// Close refuses new calls with ErrClosed, ends background work, and waits for the calls
+// under way, and for what their loaders call, up to 5 seconds; use Shutdown for another
+// limit. Invalidations that could not reach Redis are tried a last time. The client stays
+// open. A Close that comes meanwhile waits for the first, and returns its error; a later
+// one returns nil.
 func (c *Cache) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
@@ -167,32 +172,32 @@ func (c *Cache) Close() error {
 // Shutdown is Close with the caller's limit. Its error says what had not ended
 // when ctx did, or which keys may still hold what was invalidated.
 func (c *Cache) Shutdown(ctx context.Context) error {
-	if !c.beginClose() {
+	if c.beginClose() {
+		c.closeErr = c.drain(ctx)
+		close(c.ended)
+		return c.closeErr
+	}
+	select {
+	case <-c.ended:
 		return nil
+	default:
 	}
-	waited := c.awaitWork(ctx)
-	// The last time has a limit of its own: the wait may have used up that of ctx.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
-	defer cancel()
-	var pending error
-	if left, err := c.retries.Try(last); err != nil {
-		pending = &WriteError{Op: "close: invalidate", Keys: left, Err: redisError(last, err)}
+	select {
+	case <-c.ended:
+		return c.closeErr
+	case <-ctx.Done():
+		return failed("close", fmt.Errorf("another Close is under way: %w", ctx.Err()))
 	}
-	if err := c.mux.Close(ctx); err != nil && waited == nil {
-		waited = failed("close", err)
-	}
-	return errors.Join(waited, pending)
 }
 
-// beginClose refuses new work and stops what nobody waits for. It reports false if the
-// Cache was closed before.
+// beginClose refuses new calls and stops what nobody waits for. It reports false if the
+// Cache is being closed already.
 func (c *Cache) beginClose() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if !c.phase.CompareAndSwap(open, closing) {
 		return false
 	}
-	c.closed = true
 	c.retries.Stop()
 	for _, w := range c.wrappers {
 		w.stop()
@@ -200,19 +205,28 @@ func (c *Cache) beginClose() bool {
 	return true
 }
 
-// awaitWork waits until the goroutines of the Cache have ended, or ctx has.
-func (c *Cache) awaitWork(ctx context.Context) error {
-	ended := make(chan struct{})
-	go func() { // ends with the last goroutine of the Cache, which the load timeouts bound
-		c.work.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return failed("close", fmt.Errorf("calls are still under way: %w", ctx.Err()))
+// drain waits for what is under way until ctx ends, and tries what is left to invalidate.
+func (c *Cache) drain(ctx context.Context) error {
+	waited := c.work.Wait(ctx)
+	if waited != nil {
+		waited = failed("close", fmt.Errorf("calls are still under way: %w", waited))
 	}
+	c.phase.Store(closed)
+	// The last attempt has time of its own: the wait may have used up that of ctx.
+	last := ctx
+	if deadline, limited := ctx.Deadline(); ctx.Err() != nil || limited && time.Until(deadline) < c.settings.redisTimeout {
+		var cancel context.CancelFunc
+		last, cancel = context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
+		defer cancel()
+	}
+	var pending error
+	if left, err := c.retries.Last(last); err != nil {
+		pending = &WriteError{Op: "close: invalidate", Keys: left, Err: redisError(last, err)}
+	}
+	if err := c.mux.Close(ctx); err != nil && waited == nil {
+		waited = failed("close", err)
+	}
+	return joined(waited, pending)
 }
 
 // Stats sums what was counted for the Cache and all its wrappers.
@@ -230,13 +244,15 @@ func (c *Cache) Stats() Stats {
 // Delete deletes the entries at the given Redis keys, as RedisKey returns them,
 // like Invalidate of the wrapper would, and with the same error.
 func (c *Cache) Delete(ctx context.Context, keys ...string) error {
+	var empty error
 	if slices.Contains(keys, "") {
-		return failed("delete", ErrEmptyKey)
+		empty = failed("delete", ErrEmptyKey)
+		keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
 	}
 	if len(keys) == 0 {
-		return nil
+		return empty
 	}
-	return c.writeRaw(ctx, "delete", keys, c.invalidator(ctx))
+	return joined(empty, c.writeRaw(ctx, "delete", keys, c.invalidator(ctx)))
 }
 
 // invalidator returns what invalidates keys in Redis.
@@ -246,7 +262,12 @@ func (c *Cache) invalidator(ctx context.Context) func(keys []string) (left []str
 
 // writeRaw changes the entries at keys, which may be anybody's, by send.
 func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send func(keys []string) (left []string, err error)) error {
-	left, err := send(keys)
+	call, closed := c.enter(ctx)
+	defer call.End()
+	left, err := keys, closed
+	if closed == nil {
+		left, err = send(keys)
+	}
 	if err := c.written(ctx, c.meter, NoExpiry, keys, left, err); err != nil {
 		return &WriteError{Op: op, Keys: left, Err: err}
 	}
@@ -257,6 +278,9 @@ func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send fun
 // it returns as the caller's. These are invalidated in the background, for as long as an
 // entry can live.
 func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, keys, left []string, err error) error {
+	if err != nil {
+		err = c.retry(ctx, lifetime, left, redisError(ctx, err))
+	}
 	unreached := make(map[string]bool, len(left))
 	for _, key := range left {
 		unreached[key] = true
@@ -268,12 +292,22 @@ func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, k
 			m.note(ctx, EventInvalidation, key, 0, nil)
 		}
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		m.note(ctx, EventRedisError, "", 0, err)
 	}
-	err = redisError(ctx, err)
-	m.note(ctx, EventRedisError, "", 0, err)
-	c.retries.Add(left, lifetime)
+	return err
+}
+
+// retry has keys, whose invalidation has failed with err, invalidated in the background,
+// and returns err, which says so if they are not.
+func (c *Cache) retry(ctx context.Context, lifetime time.Duration, keys []string, err error) error {
+	dropped, kept := c.retries.Add(keys, lifetime)
+	if !kept {
+		return &unretried{err}
+	}
+	for _, key := range dropped {
+		c.meter.note(ctx, EventDroppedInvalidation, key, 0, errTooManyPending)
+	}
 	return err
 }
 
@@ -284,6 +318,11 @@ func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, k
 func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if key == "" {
 		return zero[V](), failed("get", ErrEmptyKey)
+	}
+	call, err := c.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
 	}
 	raw, err := c.mux.Get(ctx, key)
 	switch {

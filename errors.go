@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/mux"
+	"github.com/readthrough-go/readthrough/internal/retry"
 )
 
 // The errors of the cache itself, for errors.Is. Whatever else a read returns is the
@@ -92,6 +94,15 @@ func failed(op string, err error) error {
 	return &opError{op, err}
 }
 
+// joined returns those of errs that are not nil as one: a single one as it is.
+func joined(errs ...error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
 // unprefixed returns err's text without the prefix of this package.
 func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
 
@@ -112,6 +123,17 @@ type unavailable struct{ cause error }
 func (e *unavailable) Error() string   { return e.cause.Error() }
 func (e *unavailable) Unwrap() []error { return []error{ErrUnavailable, e.cause} }
 
+// unretried is why a key was not invalidated, and will not be.
+type unretried struct{ cause error }
+
+func (e *unretried) Error() string {
+	return unprefixed(e.cause) + " (it is not retried, for the cache is closed)"
+}
+func (e *unretried) Unwrap() []error { return []error{ErrClosed, e.cause} }
+
+// errTooManyPending is why a pending invalidation is dropped.
+var errTooManyPending = fmt.Errorf("%sover %d invalidations are pending: the oldest is given up", prefix, retry.MaxKeys)
+
 // loadError returns what a caller is told of an error of the engine about key.
 func loadError(key string, err error) error {
 	switch err { //nolint:errorlint // the very ones: a loader's error may have an Is that does anything
@@ -119,8 +141,6 @@ func loadError(key string, err error) error {
 		return failed("load "+key, context.DeadlineExceeded)
 	case fill.ErrGoexit:
 		return errGoexit
-	case fill.ErrClosed:
-		return ErrClosed
 	}
 	return err
 }

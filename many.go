@@ -29,6 +29,11 @@ type Result[V any] struct {
 // The error is the context's; whatever concerns one key is in its Result. A panic of a
 // loader is raised again when all the others have their Result.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return nil, err
+	}
 	return rt.getMany(ctx, ks, nil)
 }
 
@@ -93,7 +98,7 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 	parts := (len(m.distinct)-1)/mux.MaxCommands + 1
 	size := (len(m.distinct)-1)/parts + 1
 	began := time.Now()
-	fill.Parallel(m.rt.cache.spawnOrRun, slices.Collect(slices.Chunk(m.distinct, size)), mux.MaxPipelines,
+	fill.Parallel(m.rt.cache.work.Go, slices.Collect(slices.Chunk(m.distinct, size)), mux.MaxPipelines,
 		func(part []int) { m.ask(ctx, part, began) })
 }
 
@@ -166,7 +171,7 @@ func (m *many[K, V]) await(ctx context.Context) {
 		return
 	}
 	groups, parallel := fill.Groups(m.rt.engine, slices.DeleteFunc(m.distinct, func(i int) bool { return m.missed[m.reads[i].key] == nil }))
-	fill.Parallel(m.rt.cache.spawnOrRun, groups, parallel, func(firsts []int) { m.awaitGroup(ctx, firsts) })
+	fill.Parallel(m.rt.cache.work.Go, groups, parallel, func(firsts []int) { m.awaitGroup(ctx, firsts) })
 }
 
 // awaitGroup is await for the reads of some keys, which are loaded together.
@@ -185,11 +190,7 @@ func (m *many[K, V]) awaitGroup(ctx context.Context, firsts []int) {
 	began := time.Now()
 	seats := m.rt.engine.JoinMany(ctx, misses)
 	for j, i := range reads {
-		var seat *fill.Seat[V]
-		if seats != nil {
-			seat = seats[j]
-		}
-		m.awaitOne(ctx, i, seat, began)
+		m.awaitOne(ctx, i, seats[j], began)
 	}
 }
 
@@ -222,8 +223,13 @@ func (m *many[K, V]) copyFor(r, first *read[K, V]) {
 // rest is not asked for.
 func (rt *ReadThrough[K, V]) Each(ctx context.Context, seq iter.Seq[K]) iter.Seq2[K, Result[V]] {
 	return func(yield func(K, Result[V]) bool) {
+		call, closed := rt.cache.enter(ctx)
+		defer call.End()
 		for ks := range chunks(seq, maxKeys) {
-			results, err := rt.GetMany(ctx, ks)
+			results, err := []Result[V](nil), closed
+			if err == nil {
+				results, err = rt.getMany(ctx, ks, nil)
+			}
 			for i, k := range ks {
 				result := Result[V]{Err: err}
 				if err == nil {
@@ -252,6 +258,11 @@ type Warmed struct {
 // until then is counted.
 func (rt *ReadThrough[K, V]) Warm(ctx context.Context, seq iter.Seq[K]) (Warmed, error) {
 	var done Warmed
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return done, err
+	}
 	for ks := range chunks(seq, maxKeys) {
 		infos := make([]Info, len(ks))
 		_, err := rt.getMany(ctx, ks, infos)

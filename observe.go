@@ -30,7 +30,9 @@ type Stats struct {
 	SkippedRefreshes int64 // refreshes not begun because too many were under way
 	Invalidations    int64 // keys invalidated, set and deleted
 
-	PendingInvalidations int64 // of a Cache: keys whose invalidation is still being retried
+	// Of a Cache only:
+	PendingInvalidations int64 // keys whose invalidation is still being retried
+	DroppedInvalidations int64 // pending invalidations given up because over 100,000 were pending
 }
 
 // EventKind says what an Event is about.
@@ -42,26 +44,27 @@ const (
 	EventNegativeHit
 	EventStaleHit
 	EventMiss
-	EventLoad         // Took is the loader's time; Err its error, not-founds included
-	EventLoadError    // follows the EventLoad
-	EventCollapsed    // Took is how long the caller waited
-	EventShared       // likewise
-	EventFill         // Took is the round trip's time
-	EventRefusedFill  // likewise
-	EventUnstorable   // Err says why
-	EventCorrupt      // Err says why
-	EventRedisError   // Err says why
-	EventRefresh      // begins in the background
-	EventSkipped      // a refresh that did not begin
-	EventInvalidation // of one key; Err if it may have failed
-	EventBreakerOpen  // Redis is not asked any more; no Wrapper, no Key
+	EventLoad                // Took is the loader's time; Err its error, not-founds included
+	EventLoadError           // follows the EventLoad
+	EventCollapsed           // Took is how long the caller waited
+	EventShared              // likewise
+	EventFill                // Took is the round trip's time
+	EventRefusedFill         // likewise
+	EventUnstorable          // Err says why
+	EventCorrupt             // Err says why
+	EventRedisError          // Err says why
+	EventRefresh             // begins in the background
+	EventSkipped             // a refresh that did not begin
+	EventInvalidation        // of one key; Err if it may have failed
+	EventDroppedInvalidation // of a key that may stay stale until it expires; no Wrapper
+	EventBreakerOpen         // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed
 	eventKinds
 )
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
-	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "breaker open", "breaker closed",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "dropped invalidation", "breaker open", "breaker closed",
 }
 
 // String is the kind in words.
@@ -143,6 +146,7 @@ func (m *meter) addTo(s *Stats) {
 		EventFill: &s.Fills, EventRefusedFill: &s.RefusedFills, EventUnstorable: &s.Unstorable,
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
 		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
+		EventDroppedInvalidation: &s.DroppedInvalidations,
 	} {
 		*field += m.counts[kind].Load()
 	}

@@ -95,6 +95,11 @@ func (rt *ReadThrough[K, V]) GetInfo(ctx context.Context, k K) (V, Info, error) 
 }
 
 func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
+	}
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
@@ -179,9 +184,6 @@ func (r *read[K, V]) hit(ctx context.Context) (V, error) {
 // stale value at hand waits no longer than its patience, and is content with that value
 // if the load fails.
 func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.Time) (V, error) {
-	if seat == nil {
-		return zero[V](), ErrClosed
-	}
 	var impatient <-chan time.Time
 	if r.found.is(stale) {
 		timer := time.NewTimer(time.Until(began.Add(r.rt.settings.patience)))
@@ -225,6 +227,11 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 // load, and that of a negative entry if there is one. If Redis could not be asked it is
 // ErrUnavailable; besides, ErrEmptyKey, ErrClosed, and the context's.
 func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
+	}
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
@@ -246,14 +253,16 @@ func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
 // Refresh loads the value of k now, whatever the cache holds, stores it and returns it.
 // Concurrent calls share a load that begins after they did. The errors are those of Get.
 func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
+	}
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
 	}
 	seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: k, Key: key})
-	if seat == nil {
-		return zero[V](), ErrClosed
-	}
 	result, err := seat.Wait(ctx)
 	if err != nil {
 		return zero[V](), err

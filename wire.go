@@ -221,15 +221,21 @@ func shareable(t reflect.Type) bool {
 
 // wrapper returns what the engine of a miss needs of rt.
 func (rt *ReadThrough[K, V]) wrapper() fill.Wrapper[K, V] {
-	return fill.Wrapper[K, V]{
-		Load: rt.loader, LoadMany: rt.batch, Key: rt.key, Missing: rt.settings.notFound.missing(),
+	w := fill.Wrapper[K, V]{
+		Load:     func(ctx context.Context, k K) (V, error) { return rt.loader(rt.cache.within(ctx), k) },
+		Key:      rt.key,
+		Missing:  rt.settings.notFound.missing(),
 		Panicked: func(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} },
 		Encode:   rt.encode, EncodeErr: rt.encodeNotFound, Decode: rt.decodeFresh,
 		Note: func(ctx context.Context, kind fill.Event, key string, took time.Duration, err error) {
 			rt.meter.note(ctx, engineEvents[kind], key, took, err)
 		},
-		Spawn: rt.cache.spawn, Go: rt.cache.goOn,
+		Go: rt.cache.work.Go,
 	}
+	if rt.batch != nil {
+		w.LoadMany = func(ctx context.Context, ks []K) (map[string]V, error) { return rt.batch(rt.cache.within(ctx), ks) }
+	}
+	return w
 }
 
 // engineEvents are the Events of what the engine notes.

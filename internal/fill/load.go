@@ -12,8 +12,6 @@ var (
 	ErrTimeout = errors.New("load timeout")
 	// ErrGoexit is the error of a load whose goroutine was ended by the user's code.
 	ErrGoexit = errors.New("runtime.Goexit was called")
-	// ErrClosed is the error of a load that was to begin after Close.
-	ErrClosed = errors.New("closed")
 )
 
 // loaded is how the load of one key ended.
