@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 	"github.com/readthrough-go/readthrough/internal/retry"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 const (
@@ -334,7 +336,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	v, err := decodeRaw[V](c.settings.wrapper.codec, raw)
+	v, err := decodeRaw[V](&c.settings.wrapper, raw)
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
 		err = ErrMiss
@@ -343,7 +345,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 }
 
 // decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh.
-func decodeRaw[V any](codec Codec, raw []byte) (V, error) {
+func decodeRaw[V any](s *settings, raw []byte) (V, error) {
 	e, err := entry.Parse(raw)
 	if err != nil {
 		return zero[V](), err
@@ -352,7 +354,10 @@ func decodeRaw[V any](codec Codec, raw []byte) (V, error) {
 		return zero[V](), ErrMiss
 	}
 	var v V
-	if err := decodeValue(codec, e.Value, &v); err != nil {
+	if err = s.checkSize(e.Value); err == nil {
+		err = decodeValue(s.codec, value.ScaleOf(reflect.TypeFor[V]()), e.Value, &v)
+	}
+	if err != nil {
 		return zero[V](), err
 	}
 	return v, nil
@@ -369,7 +374,7 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 		return failed("set "+key, err)
 	}
 	header, keep := expiring(time.Now(), ttl, 0)
-	b, err := c.settings.wrapper.appendEntry(&header, v)
+	b, err := c.settings.wrapper.appendEntry(&header, value.ScaleOf(reflect.TypeFor[V]()), v)
 	if err != nil {
 		return failed("set "+key, err)
 	}

@@ -211,7 +211,7 @@ func (m *many[K, V]) copyFor(r, first *read[K, V]) {
 	r.found = first.found
 	r.found.value = value
 	if !m.rt.shareable && !r.found.is(missing) && r.found.err == nil {
-		if decodeValue(m.rt.settings.codec, r.found.entry.Value, value) == nil {
+		if decodeValue(m.rt.settings.codec, m.rt.scale, r.found.entry.Value, value) == nil {
 			return
 		}
 	}

@@ -211,8 +211,9 @@ func WithLoadLimit(n int) Option {
 	})
 }
 
-// WithMaxEntryBytes sets the size past which an encoded value is not stored.
-// Default 8 MiB. Such a value is returned, counted and observed.
+// WithMaxEntryBytes sets the size past which an encoded value is not stored, and not
+// decoded if another has stored it. Default 8 MiB. Such a value is returned, counted and
+// observed.
 func WithMaxEntryBytes(n int) Option {
 	return option(func(s *settings) error {
 		s.maxEntry = n

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // Loader is a repository function: it returns the value of key from where it is kept.
@@ -21,6 +22,7 @@ type ReadThrough[K, V any] struct {
 	ttlFor    func(V) time.Duration
 	batch     func(context.Context, []K) (map[string]V, error) // by extracted key
 	shareable bool                                             // V can be given to several callers as it is
+	scale     value.Scale                                      // weighs encoded values
 	engine    *fill.Engine[K, V]                               // loads what is missing
 	meter     *meter
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // settings are those of one wrapper.
@@ -103,7 +104,7 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 		rt.settings.lease.wait = rt.settings.load.timeout
 	}
 	v := reflect.TypeFor[V]()
-	rt.shareable = shareable(v)
+	rt.shareable, rt.scale = shareable(v), value.ScaleOf(v)
 	if err := checkCodec(rt.settings.codec, v); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // maxNotFound is how many not-found errors a negative entry can tell apart.
@@ -85,8 +86,11 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 	default:
 		return nil
 	}
+	if err := rt.settings.checkSize(l.entry.Value); err != nil {
+		return err
+	}
 	if !l.entry.Negative {
-		return decodeValue(rt.settings.codec, l.entry.Value, l.value)
+		return decodeValue(rt.settings.codec, rt.scale, l.entry.Value, l.value)
 	}
 	// A negative entry of a fleet that registers other errors is of no use here.
 	if int(l.entry.Reason) >= len(rt.settings.notFound.errs) {
@@ -127,7 +131,7 @@ func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error)
 		ttl = rt.ttlFor(v)
 	}
 	header, keep := rt.expiry(ttl, loaded)
-	b, err := rt.settings.appendEntry(&header, v)
+	b, err := rt.settings.appendEntry(&header, rt.scale, v)
 	return fill.Entry{Header: header, Bytes: b, Keep: keep, Skip: ttl <= 0}, err
 }
 
@@ -166,15 +170,21 @@ func expiring(now time.Time, ttl, stale time.Duration) (entry.Entry, time.Durati
 
 // appendEntry returns the bytes of an entry. If they are too many to be stored, they
 // come with an error that says so.
-func (s *settings) appendEntry(e *entry.Entry, v any) ([]byte, error) {
-	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), e), s.codec, v)
+func (s *settings) appendEntry(e *entry.Entry, scale value.Scale, v any) ([]byte, error) {
+	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), e), s.codec, scale, v)
 	if err != nil {
 		return nil, err
 	}
-	if size := len(b) - entry.HeaderSize; size > s.maxEntry {
-		return b, fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, s.maxEntry)
+	return b, s.checkSize(b[entry.HeaderSize:])
+}
+
+// checkSize says of an encoded value that it is too large to be stored, and so to be
+// decoded, if it is.
+func (s *settings) checkSize(value []byte) error {
+	if size := len(value); size > s.maxEntry {
+		return fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, s.maxEntry)
 	}
-	return b, nil
+	return nil
 }
 
 // unpack returns what a caller gets of a result: the value itself if it was the first,
@@ -189,7 +199,7 @@ func (rt *ReadThrough[K, V]) unpack(key string, r *fill.Result[V], first bool) (
 	var v V
 	e, err := entry.Parse(r.Bytes)
 	if err == nil {
-		err = decodeValue(rt.settings.codec, e.Value, &v)
+		err = decodeValue(rt.settings.codec, rt.scale, e.Value, &v)
 	}
 	if err != nil { // what cannot be decoded again can only be shared
 		return r.Value, nil

@@ -32,7 +32,11 @@ var (
 // length fits in what remains (an array of n elements needs at least n more bytes, a map of n pairs
 // 2n), containers are nested at most [MaxDepth] deep, and nothing trails. It neither recurses nor
 // allocates.
-func Check(b []byte) error {
+func Check(b []byte) error { return Walk(b, nil) }
+
+// Walk is Check that calls visit, if it is not nil, for each container: with the number of those
+// around it and of the values in it, as declared. An error of visit ends it.
+func Walk(b []byte, visit func(depth int, values uint64) error) error {
 	var (
 		outer [MaxDepth]uint64 // outermost first: the values that each enclosing container still lacks
 		depth = 0              // the number of enclosing containers
@@ -62,6 +66,11 @@ func Check(b []byte) error {
 				// n need not be compared with what remains: a value takes at least a byte, so the
 				// bytes run out before the values do, here and not in a decoder that makes room for
 				// n values before it has seen the first.
+				if visit != nil {
+					if err := visit(depth, n); err != nil {
+						return err
+					}
+				}
 				outer[depth] = left
 				depth++
 				left = n
