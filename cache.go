@@ -22,12 +22,8 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
-const (
-	// maxKeys is how many keys of a call for many are dealt with at a time.
-	maxKeys = 1000
-	// closeTimeout is how long Close waits for what is under way.
-	closeTimeout = 5 * time.Second
-)
+// maxKeys is how many keys of a call for many are dealt with at a time.
+const maxKeys = 1000
 
 // Cache is one Redis client with what its wrappers share: settings, pipelines,
 // breaker and statistics. It is safe for concurrent use.
@@ -46,13 +42,6 @@ type Cache struct {
 	mu       sync.Mutex
 	wrappers map[string]wrapped
 }
-
-// The phases of a Cache.
-const (
-	open    int32 = iota
-	closing       // Close waits for the calls under way, and only their loaders may make new ones
-	closed
-)
 
 // wrapped is what the Cache knows of a wrapper.
 type wrapped struct {
@@ -83,12 +72,12 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	}
 	c := &Cache{
 		settings:  settings,
-		meter:     &meter{observers: settings.observers},
 		refreshes: fill.NewSlots(settings.maxRefreshes),
 		work:      drain.New(),
 		ended:     make(chan struct{}),
 		wrappers:  make(map[string]wrapped),
 	}
+	c.meter = &meter{audience: &audience{observers: settings.observers, work: c.work}}
 	c.mux = mux.New(client, mux.Config{
 		Timeout:  settings.redisTimeout,
 		Failures: settings.breaker.failures,
@@ -145,90 +134,6 @@ func (c *Cache) register(name string, w wrapped) error {
 	}
 	c.wrappers[name] = w
 	return nil
-}
-
-// enter counts a call, which Close then waits for, until its End. It returns ErrClosed
-// if Close has begun, but not to a loader of a call under way.
-func (c *Cache) enter(ctx context.Context) (call *drain.Stripe, err error) {
-	call = c.work.Begin()
-	if phase := c.phase.Load(); phase == closed || phase == closing && ctx.Value(c) == nil {
-		err = ErrClosed
-	}
-	return call, err
-}
-
-// within returns the context of a load, by which enter knows the calls of its loader.
-func (c *Cache) within(ctx context.Context) context.Context { return context.WithValue(ctx, c, true) }
-
-// Close refuses new calls with ErrClosed, ends background work, and waits for the calls
-// under way, and for what their loaders call, up to 5 seconds; use Shutdown for another
-// limit. Invalidations that could not reach Redis are tried a last time. The client stays
-// open. A Close that comes meanwhile waits for the first, and returns its error; a later
-// one returns nil.
-func (c *Cache) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return c.Shutdown(ctx)
-}
-
-// Shutdown is Close with the caller's limit. Its error says what had not ended
-// when ctx did, or which keys may still hold what was invalidated.
-func (c *Cache) Shutdown(ctx context.Context) error {
-	if c.beginClose() {
-		c.closeErr = c.drain(ctx)
-		close(c.ended)
-		return c.closeErr
-	}
-	select {
-	case <-c.ended:
-		return nil
-	default:
-	}
-	select {
-	case <-c.ended:
-		return c.closeErr
-	case <-ctx.Done():
-		return failed("close", fmt.Errorf("another Close is under way: %w", ctx.Err()))
-	}
-}
-
-// beginClose refuses new calls and stops what nobody waits for. It reports false if the
-// Cache is being closed already.
-func (c *Cache) beginClose() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.phase.CompareAndSwap(open, closing) {
-		return false
-	}
-	c.retries.Stop()
-	for _, w := range c.wrappers {
-		w.stop()
-	}
-	return true
-}
-
-// drain waits for what is under way until ctx ends, and tries what is left to invalidate.
-func (c *Cache) drain(ctx context.Context) error {
-	waited := c.work.Wait(ctx)
-	if waited != nil {
-		waited = failed("close", fmt.Errorf("calls are still under way: %w", waited))
-	}
-	c.phase.Store(closed)
-	// The last attempt has time of its own: the wait may have used up that of ctx.
-	last := ctx
-	if deadline, limited := ctx.Deadline(); ctx.Err() != nil || limited && time.Until(deadline) < c.settings.redisTimeout {
-		var cancel context.CancelFunc
-		last, cancel = context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
-		defer cancel()
-	}
-	var pending error
-	if left, err := c.retries.Last(last); err != nil {
-		pending = &WriteError{Op: "close: invalidate", Keys: left, Err: redisError(last, err)}
-	}
-	if err := c.mux.Close(ctx); err != nil && waited == nil {
-		waited = failed("close", err)
-	}
-	return joined(waited, pending)
 }
 
 // Stats sums what was counted for the Cache and all its wrappers.
@@ -388,5 +293,5 @@ func (c *Cache) onBreaker(open bool) {
 	if open {
 		kind = EventBreakerOpen
 	}
-	c.meter.note(context.Background(), kind, "", 0, nil)
+	c.meter.noteApart(context.Background(), kind, "", 0, nil)
 }

@@ -104,7 +104,10 @@ func joined(errs ...error) error {
 }
 
 // unprefixed returns err's text without the prefix of this package.
-func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
+func unprefixed(err error) string { return strings.TrimPrefix(textOf(err), prefix) }
+
+// textOf returns err's text, even if its Error method panics, as that of a nil pointer may.
+func textOf(err error) string { return fmt.Sprint(err) }
 
 // redisError returns what a caller is told of an error of the mux.
 func redisError(ctx context.Context, err error) error {
@@ -141,6 +144,8 @@ func loadError(key string, err error) error {
 		return failed("load "+key, context.DeadlineExceeded)
 	case fill.ErrGoexit:
 		return errGoexit
+	case fill.ErrKeyChanged:
+		return failed("load "+key, err)
 	}
 	return err
 }

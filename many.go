@@ -27,7 +27,7 @@ type Result[V any] struct {
 // Get does it, up to 16 keys at a time.
 //
 // The error is the context's; whatever concerns one key is in its Result. A panic of a
-// loader is raised again when all the others have their Result.
+// loader is raised again when the loads of the other keys have ended.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
 	call, err := rt.cache.enter(ctx)
 	defer call.End()
@@ -57,9 +57,6 @@ func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if p := m.panicked.Load(); p != nil {
-		panic(*p)
-	}
 	return m.results, nil
 }
 
@@ -72,7 +69,6 @@ type many[K, V any] struct {
 	firstAt  []int                 // where the key of a read comes for the first time
 	down     atomic.Pointer[error] // Redis could not be asked
 	missed   map[string][]int      // by key: the reads whose results are to be awaited
-	panicked atomic.Pointer[any]
 }
 
 // lookup asks Redis for all keys, each once.
@@ -190,19 +186,9 @@ func (m *many[K, V]) awaitGroup(ctx context.Context, firsts []int) {
 	began := time.Now()
 	seats := m.rt.engine.JoinMany(ctx, misses)
 	for j, i := range reads {
-		m.awaitOne(ctx, i, seats[j], began)
+		value, err := m.reads[i].await(ctx, seats[j], began)
+		m.results[i] = Result[V]{value, err}
 	}
-}
-
-// awaitOne waits for the load of one read, and keeps a panic for later.
-func (m *many[K, V]) awaitOne(ctx context.Context, i int, seat *fill.Seat[V], began time.Time) {
-	defer func() {
-		if p := recover(); p != nil {
-			m.panicked.Store(&p)
-		}
-	}()
-	value, err := m.reads[i].await(ctx, seat, began)
-	m.results[i] = Result[V]{value, err}
 }
 
 // copyFor answers r as first, the read of the same key, but with a value of its own.
@@ -306,10 +292,10 @@ func chunks[T any](seq iter.Seq[T], n int) iter.Seq[[]T] {
 // batchLoader is a batch loader whose types only New knows.
 type batchLoader[K comparable, V any] func(ctx context.Context, keys []K) (map[K]V, error)
 
-// keyed is the batch loader if its types are the wrapper's, or nil. It answers by
-// extracted key, so that K need be comparable only where there is a batch loader.
+// keyed is the batch loader if its types are the wrapper's, or nil. It answers by Redis
+// key, so that K need be comparable only where there is a batch loader.
 func (b batchLoader[K, V]) keyed(key any) any {
-	extract, ok := key.(func(K) string)
+	redisKey, ok := key.(func(K) string)
 	if !ok {
 		return nil
 	}
@@ -320,7 +306,7 @@ func (b batchLoader[K, V]) keyed(key any) any {
 		}
 		byKey := make(map[string]V, len(values))
 		for k, v := range values {
-			byKey[extract(k)] = v
+			byKey[redisKey(k)] = v
 		}
 		return byKey, nil
 	}

@@ -20,7 +20,8 @@ type ReadThrough[K, V any] struct {
 	loader    Loader[K, V]
 	key       func(K) string
 	ttlFor    func(V) time.Duration
-	batch     func(context.Context, []K) (map[string]V, error) // by extracted key
+	batch     func(context.Context, []K) (map[string]V, error) // by Redis key
+	keys      keyKind                                          // what a load needs of a K
 	shareable bool                                             // V can be given to several callers as it is
 	scale     value.Scale                                      // weighs encoded values
 	engine    *fill.Engine[K, V]                               // loads what is missing
@@ -53,7 +54,7 @@ func newReadThrough[K, V any](c *Cache, name string, load Loader[K, V], key func
 	}
 	rt := &ReadThrough[K, V]{
 		cache: c, settings: c.settings.wrapper, namespace: name + ":", loader: load, key: key,
-		meter: &meter{wrapper: name, observers: c.settings.observers},
+		meter: &meter{wrapper: name, audience: c.meter.audience},
 	}
 	if c.settings.prefix != "" {
 		rt.namespace = c.settings.prefix + ":" + rt.namespace
@@ -160,12 +161,12 @@ func (r *read[K, V]) decide(ctx context.Context) decision {
 
 // miss returns what the engine is to load.
 func (r *read[K, V]) miss() fill.Miss[K] {
-	return fill.Miss[K]{K: r.k, Key: r.key, Alone: r.found.failed != nil}
+	return fill.Miss[K]{K: r.rt.keep(r.k), Key: r.key, Alone: r.found.failed != nil}
 }
 
 // stale returns what the engine is to refresh.
 func (r *read[K, V]) stale() fill.Stale[K] {
-	return fill.Stale[K]{K: r.k, Key: r.key, LoadedAt: r.found.entry.LoadedAt}
+	return fill.Stale[K]{K: r.rt.keep(r.k), Key: r.key, LoadedAt: r.found.entry.LoadedAt}
 }
 
 // hit counts a hit, and answers with what was found.
@@ -201,6 +202,9 @@ func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.T
 	case <-impatient:
 		seat.LeaveRunning()
 		return r.hit(ctx)
+	}
+	if result.Changed && r.rt.isKeyOf(r.k, r.key) {
+		return r.await(ctx, r.rt.engine.Join(ctx, r.miss()), began) // it was another caller's K
 	}
 	if result.Failed() && r.found.is(stale) {
 		return r.hit(ctx)
@@ -264,12 +268,16 @@ func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 	if err != nil {
 		return zero[V](), err
 	}
-	seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: k, Key: key})
-	result, err := seat.Wait(ctx)
-	if err != nil {
-		return zero[V](), err
+	for {
+		seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: rt.keep(k), Key: key})
+		result, err := seat.Wait(ctx)
+		if err != nil {
+			return zero[V](), err
+		}
+		if !result.Changed || !rt.isKeyOf(k, key) { // else it was another caller's K
+			return rt.unpack(key, &result, seat.First())
+		}
 	}
-	return rt.unpack(key, &result, seat.First())
 }
 
 // RedisKey returns the key under which the value of k is stored. The error is ErrEmptyKey

@@ -105,6 +105,7 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 	}
 	v := reflect.TypeFor[V]()
 	rt.shareable, rt.scale = shareable(v), value.ScaleOf(v)
+	rt.keys = kindOfKeys(reflect.TypeFor[K]())
 	if err := checkCodec(rt.settings.codec, v); err != nil {
 		return err
 	}
@@ -116,7 +117,7 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 	}
 	if load := rt.settings.batch.load; load != nil {
 		var err error
-		if rt.batch, err = adaptBatch[K, V](load, rt.key); err != nil {
+		if rt.batch, err = adaptBatch[K, V](load, func(k K) string { key, _ := rt.RedisKey(k); return key }); err != nil {
 			return err
 		}
 	}

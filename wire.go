@@ -139,7 +139,7 @@ func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error)
 // WithNotFound's.
 func (rt *ReadThrough[K, V]) encodeNotFound(err error, loaded fill.Loaded) (e fill.Entry, ok bool) {
 	for i, registered := range rt.settings.notFound.errs {
-		if errors.Is(err, registered) {
+		if fill.Is(err, registered) {
 			header, keep := rt.expiry(rt.settings.notFound.ttl, loaded)
 			header.Negative, header.Reason = true, uint8(i)
 			return fill.Entry{Header: header, Bytes: entry.AppendHeader(nil, &header), Keep: keep}, true
@@ -233,12 +233,16 @@ func shareable(t reflect.Type) bool {
 func (rt *ReadThrough[K, V]) wrapper() fill.Wrapper[K, V] {
 	w := fill.Wrapper[K, V]{
 		Load:     func(ctx context.Context, k K) (V, error) { return rt.loader(rt.cache.within(ctx), k) },
-		Key:      rt.key,
 		Missing:  rt.settings.notFound.missing(),
+		Same:     rt.isKeyOf,
 		Panicked: func(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} },
-		Encode:   rt.encode, EncodeErr: rt.encodeNotFound, Decode: rt.decodeFresh,
+		Encode:   rt.encode, EncodeErr: rt.encodeNotFound,
+		Decode: func(raw []byte) (result fill.Result[V], ok bool) {
+			rt.cache.apart(func() { result, ok = rt.decodeFresh(raw) })
+			return result, ok
+		},
 		Note: func(ctx context.Context, kind fill.Event, key string, took time.Duration, err error) {
-			rt.meter.note(ctx, engineEvents[kind], key, took, err)
+			rt.meter.noteApart(ctx, engineEvents[kind], key, took, err)
 		},
 		Go: rt.cache.work.Go,
 	}

@@ -17,9 +17,9 @@ import (
 // Wrapper is what the engine needs of the wrapper that it fills for.
 type Wrapper[K, V any] struct {
 	Load     func(ctx context.Context, k K) (V, error)
-	LoadMany func(ctx context.Context, ks []K) (map[string]V, error) // by extracted key; nil: there is no batch loader
-	Key      func(k K) string                                        // the extracted key, by which LoadMany answers
+	LoadMany func(ctx context.Context, ks []K) (map[string]V, error) // by Redis key; nil: there is no batch loader
 	Missing  error                                                   // of a key that LoadMany leaves out
+	Same     func(k K, key string) bool                              // k, which its owner may have changed, still has this Redis key
 	Panicked func(value any) error                                   // what a panic of the code above becomes, with its stack
 
 	// Encode makes the entry of a value, EncodeErr that of a loader's error if it is an
@@ -86,6 +86,7 @@ type Result[V any] struct {
 	NotFound bool        // Err is an answer, not a failure
 	Shared   bool        // another process loaded it
 	Stored   bool        // this process has stored it
+	Changed  bool        // the K was changed meanwhile: only its owner can use the rest
 }
 
 // Failed reports whether the load brought no answer.

@@ -3,7 +3,6 @@ package value
 import (
 	"encoding"
 	"encoding/json"
-	"errors"
 	"maps"
 	"reflect"
 	"strings"
@@ -38,8 +37,6 @@ const (
 	// maxValues is more than there can be in a container that is decoded; no product overflows.
 	maxValues = 1 << 32
 )
-
-var errHeavy = errors.New("msgpack: more memory than in proportion to the encoded value")
 
 var scales sync.Map // of Scale, by reflect.Type
 
@@ -163,13 +160,13 @@ func (s Scale) Weigh(c Codec, wire []byte) error {
 		return nil
 	}
 	left := perByte*uint64(len(wire)) + free
-	add := func(depth int, values uint64) error {
+	add := func(depth int, values uint64) bool {
 		weight := s[min(depth, len(s)-1)].of(min(values, maxValues))
 		if weight > left {
-			return errHeavy
+			return false
 		}
 		left -= weight
-		return nil
+		return true
 	}
 	switch c.(type) {
 	case Msgpack:
@@ -185,8 +182,8 @@ func (s Scale) Weigh(c Codec, wire []byte) error {
 }
 
 // walkJSON calls visit for each array and object of b that ends: with the number of those around it
-// and that of its elements, or keys and values. It may be given any bytes.
-func walkJSON(b []byte, visit func(depth int, values uint64) error) error {
+// and that of its elements, or keys and values, as wellformed.Walk does. It may be given any bytes.
+func walkJSON(b []byte, visit func(depth int, values uint64) bool) error {
 	var values []uint64 // of the arrays and objects around b[i], the outermost first
 	opened, quoted := false, false
 	for i := 0; i < len(b); i++ {
@@ -203,8 +200,8 @@ func walkJSON(b []byte, visit func(depth int, values uint64) error) error {
 		case len(values) == 0:
 		case c == ']' || c == '}':
 			last := len(values) - 1
-			if err := visit(last, values[last]); err != nil {
-				return err
+			if !visit(last, values[last]) {
+				return wellformed.ErrHeavy
 			}
 			values = values[:last]
 		case opened || c == ',' || c == ':':

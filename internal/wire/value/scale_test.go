@@ -154,12 +154,12 @@ func FuzzWalkJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var values uint64
-		_ = walkJSON(b, func(depth int, n uint64) error {
+		_ = walkJSON(b, func(depth int, n uint64) bool {
 			if depth < 0 || depth > len(b) {
 				t.Fatal(depth)
 			}
 			values += n
-			return nil
+			return true
 		})
 		if values > uint64(len(b)) {
 			t.Fatal(values)
