@@ -2,6 +2,7 @@ package readthrough_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -150,4 +151,69 @@ func TestLeaseWait_DoesNotBeginInQueueForSlot(t *testing.T) {
 		require.NoError(t, (<-queued).err)
 		require.Len(t, db.loads(), 2)
 	})
+}
+
+// TestGet_DoesNotWaitForQueueOfManyKeys has the last of 640 keys asked for while a Warm loads the
+// first ones: the queue takes 12 s, and a load 300 ms.
+func TestGet_DoesNotWaitForQueueOfManyKeys(t *testing.T) {
+	const keys, takes = 640, 300 * time.Millisecond
+	batch := func(db *database) readthrough.Option {
+		return readthrough.WithBatchLoader(func(ctx context.Context, ids []int) (map[int]int, error) {
+			v, err := db.load(ctx, ids[0])
+			values := make(map[int]int)
+			for _, id := range ids {
+				values[id] = v
+			}
+			return values, err
+		})
+	}
+	ten := readthrough.WithBatchSize(10)
+	for name, row := range map[string]struct {
+		opts  func(*database) []readthrough.Option
+		takes time.Duration // the whole queue
+		own   bool          // a Get in the same process waits for a slot: that is what a limit is for
+	}{
+		"16 at a time":        {func(*database) []readthrough.Option { return nil }, keys / 16 * takes, false},
+		"4 batches at a time": {func(db *database) []readthrough.Option { return []readthrough.Option{ten, batch(db)} }, keys / 40 * takes, false},
+		"a limit of 4": {func(*database) []readthrough.Option {
+			return []readthrough.Option{readthrough.WithLoadLimit(4)}
+		}, keys / 4 * takes, true},
+		"a limit of 1 batch": {func(db *database) []readthrough.Option {
+			return []readthrough.Option{ten, batch(db), readthrough.WithLoadLimit(1)}
+		}, keys / 10 * takes, true},
+	} {
+		for many, fill := range map[string]func(*rows) error{
+			"Warm": func(rt *rows) error {
+				_, err := rt.Warm(context.Background(), slices.Values(upTo(1, keys+1)))
+				return err
+			},
+			"GetMany": func(rt *rows) error { _, err := rt.GetMany(context.Background(), upTo(1, keys+1)); return err },
+		} {
+			t.Run(many+", "+name, func(t *testing.T) {
+				inBubble(t, func(t *testing.T, b *bubble) {
+					db := &database{version: 1, takes: takes}
+					process := func() *rows {
+						return wrapper(t, b.cache(t, readthrough.WithTTL(time.Hour)), db.load, row.opts(db)...)
+					}
+					busy, other := process(), process()
+					began := time.Now()
+					filled := going(func() error { return fill(busy) })
+					requireQuick := func(rt *rows, id int) {
+						t.Helper()
+						got := ask(t.Context(), rt, id)
+						require.NoError(t, got.err)
+						require.LessOrEqual(t, got.took, takes+10*time.Millisecond)
+					}
+					requireQuick(other, keys)
+					require.LessOrEqual(t, len(leasesIn(b.redis)), 40, "only what is being loaded has a lease")
+					if !row.own {
+						requireQuick(busy, keys-1)
+						requireQuick(busy, keys/2)
+					}
+					require.NoError(t, <-filled)
+					require.InDelta(t, row.takes, time.Since(began), float64(time.Second))
+				})
+			})
+		}
+	}
 }
