@@ -149,7 +149,7 @@ func (c *Cache) Stats() Stats {
 }
 
 // Delete deletes the entries at the given Redis keys, as RedisKey returns them,
-// like Invalidate of the wrapper would, and with the same error.
+// like Invalidate of the wrapper would, and with the same errors.
 func (c *Cache) Delete(ctx context.Context, keys ...string) error {
 	var empty error
 	if slices.Contains(keys, "") {

@@ -267,7 +267,7 @@ func TestClose_WaitsForAllChunksOfCallUnderWay(t *testing.T) {
 				})
 			}()
 			<-paused
-			go func() { closed <- cache.Close() }()
+			go func() { closed <- cache.Shutdown(context.Background()) }()
 			require.NoError(t, <-called)
 			require.NoError(t, <-closed)
 			require.Len(t, server.Keys(), 2500)

@@ -35,7 +35,8 @@ var errGoexit = errors.New("readthrough: the loader called runtime.Goexit")
 
 // WriteError is the error of a write that may have failed for some of its keys: of Set,
 // SetMany, Invalidate, Expire and Cache.Delete. The entries at Keys may be out of date
-// until the invalidation, which is retried in the background, has reached Redis.
+// until the invalidation, which is retried in the background, has reached Redis. If
+// errors.Is finds ErrClosed it is not retried after Close.
 type WriteError struct {
 	Op   string   // "set", "invalidate", "expire" or "delete"
 	Keys []string // the Redis keys, all of them

@@ -32,6 +32,11 @@ type ReadThrough[K, V any] struct {
 // printable ASCII without spaces, braces and percent signs, and unique in c. key
 // makes the cache key of a K: String and Int are ready made. The options override
 // those given to NewCache; an option out of range is an error that names it.
+//
+// A load can outlive the call that began it, and is given a copy of a K with pointers or
+// slices. What cannot be copied (what holds a map, an interface, a lock, or unexported
+// pointers) should not be changed: if its key has changed by the end of the load, nothing
+// is stored.
 func New[K, V any](c *Cache, name string, load Loader[K, V], key func(K) string, opts ...Option) (*ReadThrough[K, V], error) {
 	rt, err := newReadThrough(c, name, load, key, opts)
 	if err != nil {

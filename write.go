@@ -102,9 +102,11 @@ func (w *setMany[K, V]) err() error {
 
 // Invalidate says that the values of ks have changed: call it after the write. A Get that
 // starts after Invalidate has returned, in any process, does not return what was loaded
-// before. The error is ErrEmptyKey if one of ks has no key, or a *WriteError that names
-// the keys whose entries may still be there because Redis could not be reached; they are
-// retried in the background until it can, or until the entries have expired.
+// before. The error is a *WriteError that names the keys whose entries may still be there
+// because Redis could not be reached; they are retried in the background until it can, or
+// until the entries have expired, or for 100,000 keys at most. After Close they are not:
+// then errors.Is finds ErrClosed too. It also finds ErrEmptyKey if one of ks has no key; the
+// others are invalidated.
 func (rt *ReadThrough[K, V]) Invalidate(ctx context.Context, ks ...K) error {
 	return rt.writeKeys(ctx, "invalidate", ks, rt.cache.invalidator(ctx))
 }

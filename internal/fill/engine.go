@@ -188,9 +188,6 @@ func (e *Engine[K, V]) Stop() { e.flights.Stop() }
 // Busy reports whether a load would have to wait for the limit of loads.
 func (e *Engine[K, V]) Busy() bool { return e.loads.full() }
 
-// LoadsMany reports whether there is a batch loader.
-func (e *Engine[K, V]) LoadsMany() bool { return e.wrapper.LoadMany != nil }
-
 // run takes runs that begin together to their end: this loop is the protocol.
 func (e *Engine[K, V]) run(rs []*loadRun[K, V]) {
 	for len(rs) > 0 {
