@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -11,19 +12,17 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/readthrough-go/readthrough/internal/drain"
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/mux"
 	"github.com/readthrough-go/readthrough/internal/retry"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
-const (
-	// maxKeys is how many keys of a call for many are dealt with at a time.
-	maxKeys = 1000
-	// closeTimeout is how long Close waits for what is under way.
-	closeTimeout = 5 * time.Second
-)
+// maxKeys is how many keys of a call for many are dealt with at a time.
+const maxKeys = 1000
 
 // Cache is one Redis client with what its wrappers share: settings, pipelines,
 // breaker and statistics. It is safe for concurrent use.
@@ -36,9 +35,10 @@ type Cache struct {
 	refreshes fill.Slots    // background refreshes of all wrappers
 	replySize mux.ReplySize // of the raw Get
 
+	work    *drain.Group // every call, and every goroutine that one has started
+	closing closing
+
 	mu       sync.Mutex
-	closed   bool
-	work     sync.WaitGroup // every goroutine that the Cache and its wrappers start
 	wrappers map[string]wrapped
 }
 
@@ -72,10 +72,12 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	}
 	c := &Cache{
 		settings:  settings,
-		meter:     &meter{observers: settings.observers},
 		refreshes: fill.NewSlots(settings.maxRefreshes),
+		work:      drain.New(),
+		closing:   closing{ended: make(chan struct{})},
 		wrappers:  make(map[string]wrapped),
 	}
+	c.meter = &meter{audience: &audience{observers: settings.observers, work: c.work}}
 	c.mux = mux.New(client, mux.Config{
 		Timeout:  settings.redisTimeout,
 		Failures: settings.breaker.failures,
@@ -85,7 +87,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	c.leases = lease.NewStore(c.mux, lease.Config{
 		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused,
 	})
-	c.retries = retry.New(c.leases.Invalidate, c.spawn)
+	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
 	return c, nil
 }
 
@@ -121,7 +123,7 @@ func checkClient(client redis.UniversalClient) error {
 func (c *Cache) register(name string, w wrapped) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closing.phase.Load() != open {
 		return ErrClosed
 	}
 	for other := range c.wrappers {
@@ -137,89 +139,6 @@ func (c *Cache) register(name string, w wrapped) error {
 	return nil
 }
 
-// spawn runs f on a goroutine that Close waits for. It reports false, and does not
-// run f, after Close.
-func (c *Cache) spawn(f func()) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.work.Go(f)
-	return true
-}
-
-// spawnOrRun runs f on a goroutine that Close waits for, or after Close on this one.
-func (c *Cache) spawnOrRun(f func()) {
-	if !c.spawn(f) {
-		f()
-	}
-}
-
-// goOn runs f on a goroutine that Close waits for, even after Close: for what goes on
-// with something begun before. Its caller is such a goroutine itself.
-func (c *Cache) goOn(f func()) { c.work.Go(f) }
-
-// Close ends background work and waits for it, and for the calls under way, up to
-// 5 seconds; use Shutdown for another limit. Invalidations that could not reach
-// Redis are tried a last time. The client stays open. Later calls get ErrClosed.
-func (c *Cache) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return c.Shutdown(ctx)
-}
-
-// Shutdown is Close with the caller's limit. Its error says what had not ended
-// when ctx did, or which keys may still hold what was invalidated.
-func (c *Cache) Shutdown(ctx context.Context) error {
-	if !c.beginClose() {
-		return nil
-	}
-	waited := c.awaitWork(ctx)
-	// The last time has a limit of its own: the wait may have used up that of ctx.
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
-	defer cancel()
-	var pending error
-	if left, err := c.retries.Try(last); err != nil {
-		pending = &WriteError{Op: "close: invalidate", Keys: left, Err: redisError(last, err)}
-	}
-	if err := c.mux.Close(ctx); err != nil && waited == nil {
-		waited = failed("close", err)
-	}
-	return errors.Join(waited, pending)
-}
-
-// beginClose refuses new work and stops what nobody waits for. It reports false if the
-// Cache was closed before.
-func (c *Cache) beginClose() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return false
-	}
-	c.closed = true
-	c.retries.Stop()
-	for _, w := range c.wrappers {
-		w.stop()
-	}
-	return true
-}
-
-// awaitWork waits until the goroutines of the Cache have ended, or ctx has.
-func (c *Cache) awaitWork(ctx context.Context) error {
-	ended := make(chan struct{})
-	go func() { // ends with the last goroutine of the Cache, which the load timeouts bound
-		c.work.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return failed("close", fmt.Errorf("calls are still under way: %w", ctx.Err()))
-	}
-}
-
 // Stats sums what was counted for the Cache and all its wrappers.
 func (c *Cache) Stats() Stats {
 	s := Stats{PendingInvalidations: int64(c.retries.Len())}
@@ -233,15 +152,17 @@ func (c *Cache) Stats() Stats {
 }
 
 // Delete deletes the entries at the given Redis keys, as RedisKey returns them,
-// like Invalidate of the wrapper would, and with the same error.
+// like Invalidate of the wrapper would, and with the same errors.
 func (c *Cache) Delete(ctx context.Context, keys ...string) error {
+	var empty error
 	if slices.Contains(keys, "") {
-		return failed("delete", ErrEmptyKey)
+		empty = failed("delete", ErrEmptyKey)
+		keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
 	}
 	if len(keys) == 0 {
-		return nil
+		return empty
 	}
-	return c.writeRaw(ctx, "delete", keys, c.invalidator(ctx))
+	return joined(empty, c.writeRaw(ctx, "delete", keys, c.invalidator(ctx)))
 }
 
 // sender changes the entries at keys in Redis, and returns the keys that it may not have reached.
@@ -254,7 +175,12 @@ func (c *Cache) invalidator(ctx context.Context) sender {
 
 // writeRaw changes the entries at keys, which may be anybody's, by send.
 func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send sender) error {
-	left, err := send(keys)
+	call, closed := c.enter(ctx)
+	defer call.End()
+	left, err := keys, closed
+	if closed == nil {
+		left, err = send(keys)
+	}
 	if err := c.written(ctx, c.meter, NoExpiry, keys, left, err); err != nil {
 		return &WriteError{Op: op, Keys: left, Err: err}
 	}
@@ -265,6 +191,9 @@ func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send sen
 // it returns as the caller's. These are invalidated in the background, for as long as an
 // entry can live.
 func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, keys, left []string, err error) error {
+	if err != nil {
+		err = c.retry(ctx, lifetime, left, redisError(ctx, err))
+	}
 	unreached := make(map[string]bool, len(left))
 	for _, key := range left {
 		unreached[key] = true
@@ -276,12 +205,22 @@ func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, k
 			m.note(ctx, EventInvalidation, key, 0, nil)
 		}
 	}
-	if err == nil {
-		return nil
+	if err != nil {
+		m.note(ctx, EventRedisError, "", 0, err)
 	}
-	err = redisError(ctx, err)
-	m.note(ctx, EventRedisError, "", 0, err)
-	c.retries.Add(left, lifetime)
+	return err
+}
+
+// retry has keys, whose invalidation has failed with err, invalidated in the background,
+// and returns err, which says so if they are not.
+func (c *Cache) retry(ctx context.Context, lifetime time.Duration, keys []string, err error) error {
+	dropped, kept := c.retries.Add(keys, lifetime)
+	if !kept {
+		return &unretried{err}
+	}
+	for _, key := range dropped {
+		c.meter.note(ctx, EventDroppedInvalidation, key, 0, errTooManyPending)
+	}
 	return err
 }
 
@@ -293,6 +232,11 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if key == "" {
 		return zero[V](), failed("get", ErrEmptyKey)
 	}
+	call, err := c.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
+	}
 	raw, err := c.mux.Get(ctx, key, &c.replySize)
 	switch {
 	case unreadable(err):
@@ -303,7 +247,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	v, err := decodeRaw[V](c.settings.wrapper.codec, raw)
+	v, err := decodeRaw[V](&c.settings.wrapper, raw)
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
 		err = ErrMiss
@@ -312,7 +256,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 }
 
 // decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh.
-func decodeRaw[V any](codec Codec, raw []byte) (V, error) {
+func decodeRaw[V any](s *settings, raw []byte) (V, error) {
 	e, err := entry.Parse(raw)
 	if err != nil {
 		return zero[V](), err
@@ -321,7 +265,10 @@ func decodeRaw[V any](codec Codec, raw []byte) (V, error) {
 		return zero[V](), ErrMiss
 	}
 	var v V
-	if err := decodeValue(codec, e.Value, &v); err != nil {
+	if err = s.checkSize(e.Value); err == nil {
+		err = decodeValue(s.codec, value.ScaleOf(reflect.TypeFor[V]()), e.Value, &v)
+	}
+	if err != nil {
 		return zero[V](), err
 	}
 	return v, nil
@@ -338,7 +285,7 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 		return failed("set "+key, err)
 	}
 	header, keep := expiring(time.Now(), ttl, 0)
-	b, err := c.settings.wrapper.appendEntry(&header, v)
+	b, err := c.settings.wrapper.appendEntry(&header, value.ScaleOf(reflect.TypeFor[V]()), v)
 	if err != nil {
 		return failed("set "+key, err)
 	}
@@ -354,7 +301,7 @@ func (c *Cache) watcher(client redis.UniversalClient) func(context.Context, func
 		ctx, cancel := context.WithTimeout(ctx, 3*c.settings.redisTimeout)
 		defer cancel()
 		ended := make(chan error, 1)
-		c.goOn(func() { ended <- client.Watch(ctx, f, keys...) }) // ends with the client's own timeouts
+		c.work.Go(func() { ended <- client.Watch(ctx, f, keys...) }) // ends with the client's own timeouts
 		select {
 		case err := <-ended:
 			return err
@@ -373,5 +320,5 @@ func (c *Cache) onBreaker(open bool) {
 	if open {
 		kind = EventBreakerOpen
 	}
-	c.meter.note(context.Background(), kind, "", 0, nil)
+	c.meter.noteApart(context.Background(), kind, "", 0, nil)
 }

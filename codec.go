@@ -33,7 +33,8 @@ var (
 	// ones, are an error.
 	//
 	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, unless a
-	// type's own UnmarshalMsgpack does. A value with over 128 different strings of the `intern` tag
+	// type's own UnmarshalMsgpack does. A value that would take more than 8 MiB of memory and over 64
+	// times its encoded size, as structs do in which nothing is encoded, is not stored. A value with over 128 different strings of the `intern` tag
 	// may be refused.
 	Msgpack Codec = value.Msgpack{}
 
@@ -58,9 +59,21 @@ func checkCodec(c Codec, t reflect.Type) error {
 	return nil
 }
 
-// appendValue appends v, encoded by c, to dst in the form in which an entry holds it.
-func appendValue(dst []byte, c Codec, v any) ([]byte, error) { return value.Append(dst, c, v) }
+// appendValue appends v, encoded by c, to dst in the form in which an entry holds it. What would
+// not be decoded again is an error here, while there is still a caller to tell.
+func appendValue(dst []byte, c Codec, scale value.Scale, v any) ([]byte, error) {
+	b, err := value.Append(dst, c, v)
+	if err == nil {
+		err = scale.Weigh(c, b[len(dst):])
+	}
+	return b, err
+}
 
 // decodeValue sets what v points to from the form in which an entry holds it. It may be given any
 // bytes: it returns an error rather than panic.
-func decodeValue(c Codec, wire []byte, v any) error { return value.Decode(c, wire, v) }
+func decodeValue(c Codec, scale value.Scale, wire []byte, v any) error {
+	if err := scale.Weigh(c, wire); err != nil {
+		return err
+	}
+	return value.Decode(c, wire, v)
+}

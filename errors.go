@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/mux"
+	"github.com/readthrough-go/readthrough/internal/retry"
 )
 
 // The errors of the cache itself, for errors.Is. Whatever else a read returns is the
@@ -33,8 +35,9 @@ var errGoexit = errors.New("readthrough: the loader called runtime.Goexit")
 
 // WriteError is the error of a write that may have failed for some of its keys: of Set,
 // SetMany, Invalidate, Expire and Cache.Delete. The entries at Keys may be out of date
-// until the invalidation, which is retried in the background, has reached Redis. Close
-// returns one too, for what it has tried a last time in vain.
+// until the invalidation, which is retried in the background, has reached Redis. If
+// errors.Is finds ErrClosed it is not retried after Close. Close returns one too, for what
+// it has tried a last time in vain.
 type WriteError struct {
 	Op   string   // "set", "invalidate", "expire", "delete" or "close: invalidate"
 	Keys []string // the Redis keys, all of them
@@ -93,13 +96,25 @@ func failed(op string, err error) error {
 	return &opError{op, err}
 }
 
+// joined returns those of errs that are not nil as one: a single one as it is.
+func joined(errs ...error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 1 {
+		return errs[0]
+	}
+	return errors.Join(errs...)
+}
+
 // unprefixed returns err's text without the prefix of this package.
-func unprefixed(err error) string { return strings.TrimPrefix(err.Error(), prefix) }
+func unprefixed(err error) string { return strings.TrimPrefix(textOf(err), prefix) }
+
+// textOf returns err's text, even if its Error method panics, as that of a nil pointer may.
+func textOf(err error) string { return fmt.Sprint(err) }
 
 // redisError returns what a caller is told of an error of the mux.
 func redisError(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, mux.ErrClosed):
+	case errors.Is(err, mux.ErrClosed), errors.Is(err, ErrClosed):
 		return ErrClosed
 	case ctx.Err() == nil && mux.Unavailable(err):
 		return &unavailable{err}
@@ -113,6 +128,17 @@ type unavailable struct{ cause error }
 func (e *unavailable) Error() string   { return e.cause.Error() }
 func (e *unavailable) Unwrap() []error { return []error{ErrUnavailable, e.cause} }
 
+// unretried is why a key was not invalidated, and will not be.
+type unretried struct{ cause error }
+
+func (e *unretried) Error() string {
+	return unprefixed(e.cause) + " (it is not retried after Close)"
+}
+func (e *unretried) Unwrap() []error { return []error{ErrClosed, e.cause} }
+
+// errTooManyPending is why a pending invalidation is dropped.
+var errTooManyPending = fmt.Errorf("%sover %d invalidations are pending: the oldest is given up", prefix, retry.MaxKeys)
+
 // loadError returns what a caller is told of an error of the engine about key.
 func loadError(key string, err error) error {
 	// The very ones: a loader's error may have an Is that does anything.
@@ -122,8 +148,8 @@ func loadError(key string, err error) error {
 	if err == fill.ErrGoexit { //nolint:errorlint // see above
 		return errGoexit
 	}
-	if err == fill.ErrClosed { //nolint:errorlint // see above
-		return ErrClosed
+	if err == fill.ErrKeyChanged { //nolint:errorlint // see above
+		return failed("load "+key, err)
 	}
 	return err
 }

@@ -142,7 +142,7 @@ func TestSetMany_FailsForOneReason(t *testing.T) {
 	var w *readthrough.WriteError
 	require.ErrorAs(t, err, &w)
 	require.Len(t, w.Keys, len(many))
-	require.Equal(t, readthrough.ErrClosed, w.Err)
+	require.ErrorIs(t, err, readthrough.ErrClosed)
 	require.NotErrorIs(t, err, readthrough.ErrUnavailable)
 }
 

@@ -3,6 +3,7 @@ package readthrough_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 type panicky struct{}
@@ -101,4 +103,71 @@ func TestGet_GivesEachCallerOfAnUnstorableValueItsOwn(t *testing.T) {
 	one, two := <-got, <-got
 	require.Equal(t, one, two)
 	require.NotSame(t, &one[0], &two[0])
+}
+
+// wide takes 2 KiB in memory, and a byte as nil.
+type wide struct{ Numbers [256]int64 }
+
+// A read takes memory in proportion to what is stored, however its bytes came there.
+func TestGet_TakesMemoryInProportion(t *testing.T) {
+	const elements = 256 << 10 // of which each would take 2 KiB
+	cache, server := newCache(t)
+	header := entry.AppendHeader(nil, &entry.Entry{LoadedAt: time.Now()})
+	nils := append([]byte{0xdd, 0, elements >> 16, 0, 0}, strings.Repeat("\xc0", elements)...)
+	rt := wrapper(t, cache, constant([]wide(nil)))
+	for name, read := range map[string]func() error{
+		"Get":     func() error { _, err := rt.Get(t.Context(), 1); return err },
+		"GetMany": func() error { _, err := rt.GetMany(t.Context(), []int{1, 2}); return err },
+		"raw Get": func() error {
+			_, err := readthrough.Get[[]wide](t.Context(), cache, "row:1")
+			return ignore(err, readthrough.ErrMiss)
+		},
+		"in a map": func() error {
+			_, err := readthrough.Get[map[string][]wide](t.Context(), cache, "row:3")
+			return ignore(err, readthrough.ErrMiss)
+		},
+	} {
+		require.NoError(t, server.Set("row:1", string(header)+string(nils)))
+		require.NoError(t, server.Set("row:3", string(header)+"\x81\xa1k"+string(nils)))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		require.NoError(t, read())
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), name)
+	}
+	require.EqualValues(t, 4, cache.Stats().Corrupt, "each is a miss")
+}
+
+// What no process would decode is not stored, and does not get in the way.
+func TestGet_StoresNothingThatTakesMemoryOutOfProportion(t *testing.T) {
+	type hollow struct {
+		wide `msgpack:"-"`
+		Name string `msgpack:",omitempty"`
+	}
+	for n, unstorable := range map[int]int64{1000: 0, 20_000: 1} {
+		cache, server := newCache(t)
+		rt := wrapper(t, cache, constant(make([]hollow, n)))
+		v, err := rt.Get(t.Context(), 1)
+		require.NoError(t, err)
+		require.Len(t, v, n)
+		require.Equal(t, unstorable, rt.Stats().Unstorable)
+		require.Len(t, server.Keys(), 1-int(unstorable))
+	}
+}
+
+func TestGet_DecodesNothingAboveMaxEntryBytes(t *testing.T) {
+	cache, server := newCache(t, readthrough.WithMaxEntryBytes(100))
+	rt := wrapper(t, cache, constant("v"))
+	require.NoError(t, server.Set("row:1", string(entry.AppendHeader(nil, &entry.Entry{LoadedAt: time.Now()}))+"\xd9\x64"+strings.Repeat("x", 100)))
+	_, err := rt.Peek(t.Context(), 1)
+	require.ErrorIs(t, err, readthrough.ErrMiss)
+	_, err = readthrough.Get[string](t.Context(), cache, "row:1")
+	require.ErrorIs(t, err, readthrough.ErrMiss)
+	v, err := rt.Get(t.Context(), 1)
+	require.NoError(t, err)
+	require.Equal(t, "v", v)
+	require.EqualValues(t, 3, cache.Stats().Corrupt)
+	v, err = rt.Peek(t.Context(), 1)
+	require.NoError(t, err, "it was overwritten")
+	require.Equal(t, "v", v)
 }

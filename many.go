@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -28,8 +27,13 @@ type Result[V any] struct {
 // Get does it, up to 16 keys at a time.
 //
 // The error is the context's; whatever concerns one key is in its Result. A panic of a
-// loader is raised again when all the others have their Result.
+// loader is raised again when the loads of the other keys have ended.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return nil, err
+	}
 	return rt.getMany(ctx, ks, nil)
 }
 
@@ -53,9 +57,6 @@ func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info) 
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if p := m.panicked.Load(); p != nil {
-		panic(*p)
-	}
 	return m.results, nil
 }
 
@@ -67,7 +68,6 @@ type many[K, V any] struct {
 	distinct []int            // the reads of keys that come for the first time
 	firstAt  []int            // where the key of a read comes for the first time
 	missed   map[string][]int // by key: the reads whose results are to be awaited
-	panicked atomic.Pointer[any]
 }
 
 // lookup asks Redis for all keys, each once.
@@ -142,7 +142,7 @@ func (m *many[K, V]) await(ctx context.Context) {
 	}
 	missed := slices.DeleteFunc(m.distinct, func(i int) bool { return m.missed[m.reads[i].key] == nil })
 	groups, parallel := fill.Groups(m.rt.engine, missed)
-	fill.Parallel(m.rt.cache.spawnOrRun, groups, parallel, func(firsts []int) { m.awaitGroup(ctx, firsts) })
+	fill.Parallel(m.rt.cache.work.Go, groups, parallel, func(firsts []int) { m.awaitGroup(ctx, firsts) })
 }
 
 // awaitGroup is await for the reads of some keys, which are loaded together.
@@ -161,19 +161,9 @@ func (m *many[K, V]) awaitGroup(ctx context.Context, firsts []int) {
 	began := time.Now()
 	seats := m.rt.engine.JoinMany(ctx, misses)
 	for j, i := range reads {
-		m.awaitOne(ctx, i, seats[j], began)
+		value, err := m.reads[i].await(ctx, seats[j], began)
+		m.results[i] = Result[V]{value, err}
 	}
-}
-
-// awaitOne waits for the load of one read, and keeps a panic for later.
-func (m *many[K, V]) awaitOne(ctx context.Context, i int, seat *fill.Seat[V], began time.Time) {
-	defer func() {
-		if p := recover(); p != nil {
-			m.panicked.Store(&p)
-		}
-	}()
-	value, err := m.reads[i].await(ctx, seat, began)
-	m.results[i] = Result[V]{value, err}
 }
 
 // copyFor answers r as first, the read of the same key, but with a value of its own.
@@ -181,8 +171,8 @@ func (m *many[K, V]) copyFor(r, first *read[K, V]) {
 	value := r.found.value
 	r.found = first.found
 	r.found.value = value
-	if !m.rt.shareable && !r.found.is(missing) && r.found.err == nil {
-		if decodeValue(m.rt.settings.codec, r.found.entry.Value, value) == nil {
+	if !m.rt.types.shareable && !r.found.is(missing) && r.found.err == nil {
+		if decodeValue(m.rt.settings.codec, m.rt.types.scale, r.found.entry.Value, value) == nil {
 			return
 		}
 	}
@@ -194,8 +184,13 @@ func (m *many[K, V]) copyFor(r, first *read[K, V]) {
 // rest is not asked for.
 func (rt *ReadThrough[K, V]) Each(ctx context.Context, seq iter.Seq[K]) iter.Seq2[K, Result[V]] {
 	return func(yield func(K, Result[V]) bool) {
+		call, closed := rt.cache.enter(ctx)
+		defer call.End()
 		for ks := range chunks(seq, maxKeys) {
-			results, err := rt.GetMany(ctx, ks)
+			results, err := []Result[V](nil), closed
+			if err == nil {
+				results, err = rt.getMany(ctx, ks, nil)
+			}
 			for i, k := range ks {
 				result := Result[V]{Err: err}
 				if err == nil {
@@ -224,6 +219,11 @@ type Warmed struct {
 // until then is counted.
 func (rt *ReadThrough[K, V]) Warm(ctx context.Context, seq iter.Seq[K]) (Warmed, error) {
 	var done Warmed
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return done, err
+	}
 	for ks := range chunks(seq, maxKeys) {
 		infos := make([]Info, len(ks))
 		_, err := rt.getMany(ctx, ks, infos)
@@ -267,10 +267,10 @@ func chunks[T any](seq iter.Seq[T], n int) iter.Seq[[]T] {
 // batchLoader is a batch loader whose types only New knows.
 type batchLoader[K comparable, V any] func(ctx context.Context, keys []K) (map[K]V, error)
 
-// keyed is the batch loader if its types are the wrapper's, or nil. It answers by
-// extracted key, so that K need be comparable only where there is a batch loader.
+// keyed is the batch loader if its types are the wrapper's, or nil. It answers by Redis
+// key, so that K need be comparable only where there is a batch loader.
 func (b batchLoader[K, V]) keyed(key any) any {
-	extract, ok := key.(func(K) string)
+	redisKey, ok := key.(func(K) string)
 	if !ok {
 		return nil
 	}
@@ -281,7 +281,7 @@ func (b batchLoader[K, V]) keyed(key any) any {
 		}
 		byKey := make(map[string]V, len(values))
 		for k, v := range values {
-			byKey[extract(k)] = v
+			byKey[redisKey(k)] = v
 		}
 		return byKey, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/readthrough-go/readthrough/internal/drain"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
@@ -30,8 +31,10 @@ type Stats struct {
 	SkippedRefreshes int64 // refreshes not begun because too many were under way
 	Invalidations    int64 // keys invalidated, set and deleted
 
-	PendingInvalidations int64 // of a Cache: keys whose invalidation is still being retried
-	RefusedCommands      int64 // of a Cache: commands that Redis has begun to refuse, so that it is done without
+	// Of a Cache only:
+	PendingInvalidations int64 // keys whose invalidation is still being retried
+	DroppedInvalidations int64 // pending invalidations given up because over 100,000 were pending
+	RefusedCommands      int64 // commands that Redis has begun to refuse, so that it is done without
 }
 
 // EventKind says what an Event is about.
@@ -40,31 +43,32 @@ type EventKind uint8
 // The kinds of Event. Those about reads, loads and writes are counted in the field of Stats that is
 // named beside them; those of the breaker are not counted.
 const (
-	EventHit            EventKind = iota // Hits
-	EventNegativeHit                     // NegativeHits
-	EventStaleHit                        // StaleHits
-	EventMiss                            // Misses
-	EventLoad                            // Loads: Took is the loader's time, Err its error, not-founds included
-	EventLoadError                       // LoadErrors: follows the EventLoad
-	EventCollapsed                       // Collapsed: followed by EventShared, and likewise
-	EventShared                          // Shared: Took is how long the caller waited
-	EventFill                            // Fills: Took is the round trip's time
-	EventRefusedFill                     // RefusedFills: Took is the round trip's time
-	EventUnstorable                      // Unstorable: Err says why
-	EventCorrupt                         // Corrupt: Err says why
-	EventRedisError                      // RedisErrors: Err says why
-	EventRefresh                         // Refreshes: it begins in the background
-	EventSkipped                         // SkippedRefreshes: it does not begin
-	EventInvalidation                    // Invalidations: of one key; Err if it may have failed
-	EventRefusedCommand                  // RefusedCommands: Err says which, and what is done instead; no Wrapper, no Key
-	EventBreakerOpen                     // Redis is not asked any more; no Wrapper, no Key
-	EventBreakerClosed                   // Redis is asked again; no Wrapper, no Key
+	EventHit                 EventKind = iota // Hits
+	EventNegativeHit                          // NegativeHits
+	EventStaleHit                             // StaleHits
+	EventMiss                                 // Misses
+	EventLoad                                 // Loads: Took is the loader's time, Err its error, not-founds included
+	EventLoadError                            // LoadErrors: follows the EventLoad
+	EventCollapsed                            // Collapsed: followed by EventShared, and likewise
+	EventShared                               // Shared: Took is how long the caller waited
+	EventFill                                 // Fills: Took is the round trip's time
+	EventRefusedFill                          // RefusedFills: Took is the round trip's time
+	EventUnstorable                           // Unstorable: Err says why
+	EventCorrupt                              // Corrupt: Err says why
+	EventRedisError                           // RedisErrors: Err says why
+	EventRefresh                              // Refreshes: it begins in the background
+	EventSkipped                              // SkippedRefreshes: it does not begin
+	EventInvalidation                         // Invalidations: of one key; Err if it may have failed
+	EventDroppedInvalidation                  // DroppedInvalidations: of a key that may stay stale until it expires; no Wrapper
+	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; no Wrapper, no Key
+	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
+	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
 	eventKinds
 )
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
-	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "dropped invalidation",
 	"refused command", "breaker open", "breaker closed",
 }
 
@@ -85,9 +89,11 @@ type Event struct {
 	Err     error         // what went wrong, if anything
 }
 
-// Observer is told what happens, on the goroutine on which it happens (a change of the breaker: on
-// one of its own). Observe must be quick and safe for concurrent use, and must not close the Cache.
-// A panic in it is dropped.
+// Observer is told what happens, on the goroutine of the caller to whom it happens or on
+// one of its own. Observe must be quick and safe for concurrent use. It may call any
+// method of the Cache and its wrappers but Close and Shutdown. What takes longer than
+// 100 ms is no longer waited for; then events can come at the same time and out of order,
+// and some are not told at all if it hangs. A panic in it is dropped.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }
@@ -114,30 +120,99 @@ func (o logObserver) Observe(ctx context.Context, e Event) {
 		attrs = append(attrs, slog.Duration("took", e.Took))
 	}
 	if e.Err != nil {
-		attrs = append(attrs, slog.String("error", e.Err.Error()))
+		attrs = append(attrs, slog.String("error", textOf(e.Err)))
 	}
 	o.log.LogAttrs(ctx, level, "readthrough: "+e.Kind.String(), attrs...)
 }
 
 // meter counts events and passes them on to the observers.
 type meter struct {
-	wrapper   string
-	observers []Observer
-	counts    [eventKinds]atomic.Int64
+	wrapper  string
+	audience *audience
+	counts   [eventKinds]atomic.Int64
 }
 
+// note is for events of a caller: observers are told on its goroutine, unless one of them
+// may be what calls.
 func (m *meter) note(ctx context.Context, kind EventKind, key string, took time.Duration, err error) {
 	m.counts[kind].Add(1)
-	for _, o := range m.observers {
-		observe(ctx, o, Event{Wrapper: m.wrapper, Key: key, Kind: kind, Took: took, Err: err})
+	if a := m.audience; len(a.observers) > 0 {
+		e := Event{Wrapper: m.wrapper, Key: key, Kind: kind, Took: took, Err: err}
+		if a.told.Load() == 0 {
+			a.tell(ctx, e)
+		} else {
+			a.tellApart(ctx, e)
+		}
 	}
 }
 
-// observe keeps an observer's panic from ending the process: what it watches runs
-// on goroutines that have no caller to panic in.
-func observe(ctx context.Context, o Observer, e Event) {
+// noteApart is note for what others wait for: neither an observer that ends its goroutine
+// nor one that waits for them, too, must hold them up.
+func (m *meter) noteApart(ctx context.Context, kind EventKind, key string, took time.Duration, err error) {
+	m.counts[kind].Add(1)
+	if len(m.audience.observers) > 0 {
+		m.audience.tellApart(ctx, Event{Wrapper: m.wrapper, Key: key, Kind: kind, Took: took, Err: err})
+	}
+}
+
+// audience is the observers of a Cache.
+type audience struct {
+	observers []Observer
+	work      *drain.Group
+	told      atomic.Int64 // events that observers are being told
+	late      atomic.Int64 // those of them that nobody waits for any more
+}
+
+const (
+	// observeTimeout is how long an observer is waited for.
+	observeTimeout = 100 * time.Millisecond
+	// maxTold bounds the goroutines in which observers hang.
+	maxTold = 1000
+)
+
+// tell tells all observers of e.
+func (a *audience) tell(ctx context.Context, e Event) {
+	a.told.Add(1)
+	defer a.told.Add(-1)
+	tellEach(ctx, a.observers, e)
+}
+
+// tellEach tells each observer of e, even after one that panics or ends the goroutine.
+func tellEach(ctx context.Context, observers []Observer, e Event) {
+	if len(observers) == 0 {
+		return
+	}
+	defer tellEach(ctx, observers[1:], e)
 	defer func() { _ = recover() }()
-	o.Observe(ctx, e)
+	observers[0].Observe(ctx, e)
+}
+
+// tellApart is tell on a goroutine of its own. It returns when that has ended, or before
+// if some observer takes too long.
+func (a *audience) tellApart(ctx context.Context, e Event) {
+	late := a.late.Load() > 0
+	if late && a.told.Load() >= maxTold {
+		return
+	}
+	told := make(chan struct{})
+	a.work.Go(func() { // ends with the observers
+		defer close(told)
+		a.tell(ctx, e)
+	})
+	if late {
+		return
+	}
+	timer := time.NewTimer(observeTimeout)
+	defer timer.Stop()
+	select {
+	case <-told:
+	case <-timer.C:
+		a.late.Add(1)
+		a.work.Go(func() { // ends with the observers
+			<-told
+			a.late.Add(-1)
+		})
+	}
 }
 
 func (m *meter) addTo(s *Stats) {
@@ -147,7 +222,7 @@ func (m *meter) addTo(s *Stats) {
 		EventFill: &s.Fills, EventRefusedFill: &s.RefusedFills, EventUnstorable: &s.Unstorable,
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
 		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
-		EventRefusedCommand: &s.RefusedCommands,
+		EventDroppedInvalidation: &s.DroppedInvalidations, EventRefusedCommand: &s.RefusedCommands,
 	} {
 		*field += m.counts[kind].Load()
 	}

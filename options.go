@@ -145,7 +145,8 @@ func WithLeaseTTL(d time.Duration) Option {
 }
 
 // WithLeaseWait sets how long a caller waits for the load of another process
-// before it loads for itself, without storing. Default 10 seconds.
+// before it loads for itself, without storing. Default: the load timeout, so that a
+// load which ends in time runs once in the fleet.
 func WithLeaseWait(d time.Duration) Option {
 	return option(func(s *settings) error {
 		s.lease.wait = d
@@ -203,8 +204,9 @@ func WithLoadLimit(n int) Option {
 	})
 }
 
-// WithMaxEntryBytes sets the size past which an encoded value is not stored, in bytes. Default 8 MiB.
-// Such a value is returned, counted (Stats.Unstorable) and observed.
+// WithMaxEntryBytes sets the size past which an encoded value is not stored, and not decoded
+// if another has stored it, in bytes. Default 8 MiB. Such a value is returned, counted
+// (Stats.Unstorable) and observed.
 func WithMaxEntryBytes(n int) Option {
 	return option(func(s *settings) error {
 		s.maxEntry = n

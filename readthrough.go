@@ -8,6 +8,7 @@ import (
 
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/mux"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // Loader is a repository function: it returns the value of key from where it is kept.
@@ -21,17 +22,29 @@ type ReadThrough[K, V any] struct {
 	loader    Loader[K, V]
 	key       func(K) string
 	ttlFor    func(V) time.Duration
-	batch     func(context.Context, []K) (map[string]V, error) // by extracted key
-	shareable bool                                             // V can be given to several callers as it is
-	engine    *fill.Engine[K, V]                               // loads what is missing
-	replySize mux.ReplySize                                    // of the values, as learned
+	batch     func(context.Context, []K) (map[string]V, error) // by Redis key
+	types     traits
+	engine    *fill.Engine[K, V] // loads what is missing
+	replySize mux.ReplySize      // of the values, as learned
 	meter     *meter
+}
+
+// traits is what the types of a wrapper's keys and values allow.
+type traits struct {
+	keys      keyKind     // what a load needs of a K
+	shareable bool        // a V can be given to several callers as it is
+	scale     value.Scale // weighs encoded values
 }
 
 // New wraps load. name is the namespace of its keys and its label in statistics:
 // printable ASCII without spaces, braces and percent signs, and unique in c. key
 // makes the cache key of a K: String and Int are ready made. The options override
 // those given to NewCache; an option out of range is an error that names it.
+//
+// A load can outlive the call that began it, and is given a copy of a K with pointers or
+// slices. What cannot be copied (what holds a map, an interface, a lock, or unexported
+// pointers) should not be changed: if its key has changed by the end of the load, nothing
+// is stored.
 func New[K, V any](
 	c *Cache, name string, load Loader[K, V], key func(K) string, opts ...Option,
 ) (*ReadThrough[K, V], error) {
@@ -58,7 +71,7 @@ func newReadThrough[K, V any](
 	}
 	rt := &ReadThrough[K, V]{
 		cache: c, settings: c.settings.wrapper, namespace: name + ":", loader: load, key: key,
-		meter: &meter{wrapper: name, observers: c.settings.observers},
+		meter: &meter{wrapper: name, audience: c.meter.audience},
 	}
 	if c.settings.prefix != "" {
 		rt.namespace = c.settings.prefix + ":" + rt.namespace
@@ -102,6 +115,11 @@ func (rt *ReadThrough[K, V]) GetInfo(ctx context.Context, k K) (V, Info, error) 
 }
 
 func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
+	}
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
@@ -160,12 +178,12 @@ func (r *read[K, V]) decide(ctx context.Context) decision {
 
 // miss returns what the engine is to load.
 func (r *read[K, V]) miss() fill.Miss[K] {
-	return fill.Miss[K]{K: r.k, Key: r.key, Alone: r.found.failed != nil}
+	return fill.Miss[K]{K: r.rt.keep(r.k), Key: r.key, Alone: r.found.failed != nil}
 }
 
 // stale returns what the engine is to refresh.
 func (r *read[K, V]) stale() fill.Stale[K] {
-	return fill.Stale[K]{K: r.k, Key: r.key, LoadedAt: r.found.entry.LoadedAt}
+	return fill.Stale[K]{K: r.rt.keep(r.k), Key: r.key, LoadedAt: r.found.entry.LoadedAt}
 }
 
 // hit counts a hit, and answers with what was found.
@@ -186,9 +204,6 @@ func (r *read[K, V]) hit(ctx context.Context) (V, error) {
 // stale value at hand waits no longer than its patience, and is content with that value
 // if the load fails.
 func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.Time) (V, error) {
-	if seat == nil {
-		return zero[V](), ErrClosed
-	}
 	var impatient <-chan time.Time
 	if r.found.is(stale) {
 		timer := time.NewTimer(time.Until(began.Add(r.rt.settings.patience)))
@@ -204,6 +219,9 @@ func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.T
 	case <-impatient:
 		seat.LeaveRunning()
 		return r.hit(ctx)
+	}
+	if result.Changed && r.rt.isKeyOf(r.k, r.key) {
+		return r.await(ctx, r.rt.engine.Join(ctx, r.miss()), began) // it was another caller's K
 	}
 	if result.Failed() && r.found.is(stale) {
 		return r.hit(ctx)
@@ -232,6 +250,11 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 // load, and that of a negative entry if there is one. If Redis could not be asked it is
 // ErrUnavailable; besides, ErrEmptyKey, ErrClosed, and the context's.
 func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
+	}
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
@@ -253,19 +276,25 @@ func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
 // Refresh loads the value of k now, whatever the cache holds, stores it and returns it.
 // Concurrent calls share a load that begins after they did. The errors are those of Get.
 func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return zero[V](), err
+	}
 	key, err := rt.RedisKey(k)
 	if err != nil {
 		return zero[V](), err
 	}
-	seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: k, Key: key})
-	if seat == nil {
-		return zero[V](), ErrClosed
+	for {
+		seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: rt.keep(k), Key: key})
+		result, err := seat.Wait(ctx)
+		if err != nil {
+			return zero[V](), err
+		}
+		if !result.Changed || !rt.isKeyOf(k, key) { // else it was another caller's K
+			return rt.unpack(key, &result, seat.First())
+		}
 	}
-	result, err := seat.Wait(ctx)
-	if err != nil {
-		return zero[V](), err
-	}
-	return rt.unpack(key, &result, seat.First())
 }
 
 // RedisKey returns the key under which the value of k is stored. The error is ErrEmptyKey

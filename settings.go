@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // settings are those of one wrapper.
@@ -47,6 +48,9 @@ type loadSettings struct {
 
 type leaseSettings struct{ ttl, wait time.Duration }
 
+// likeLoadTimeout is the default of the lease wait: so a load that ends in time runs once in the fleet.
+const likeLoadTimeout time.Duration = -1
+
 type batchSettings struct {
 	load   any // func(ctx, []K) (map[K]V, error), checked by New
 	size   int
@@ -76,7 +80,7 @@ func defaultSettings() cacheSettings {
 			codec:    Msgpack,
 			maxEntry: 8 << 20,
 			load:     loadSettings{timeout: 30 * time.Second},
-			lease:    leaseSettings{ttl: 3 * time.Second, wait: 10 * time.Second},
+			lease:    leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
 			batch:    batchSettings{size: 1000},
 		},
 		redisTimeout: 100 * time.Millisecond,
@@ -95,8 +99,12 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 			return err
 		}
 	}
+	if rt.settings.lease.wait == likeLoadTimeout {
+		rt.settings.lease.wait = rt.settings.load.timeout
+	}
 	v := reflect.TypeFor[V]()
-	rt.shareable = shareable(v)
+	rt.types.shareable, rt.types.scale = shareable(v), value.ScaleOf(v)
+	rt.types.keys = kindOfKeys(reflect.TypeFor[K]())
 	if err := checkCodec(rt.settings.codec, v); err != nil {
 		return err
 	}
@@ -108,7 +116,7 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 	}
 	if load := rt.settings.batch.load; load != nil {
 		var err error
-		if rt.batch, err = adaptBatch[K, V](load, rt.key); err != nil {
+		if rt.batch, err = adaptBatch[K, V](load, func(k K) string { key, _ := rt.RedisKey(k); return key }); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
+	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // maxNotFound is how many not-found errors a negative entry can tell apart.
@@ -85,8 +86,11 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 	default:
 		return nil
 	}
+	if err := rt.settings.checkSize(l.entry.Value); err != nil {
+		return err
+	}
 	if !l.entry.Negative {
-		return decodeValue(rt.settings.codec, l.entry.Value, l.value)
+		return decodeValue(rt.settings.codec, rt.types.scale, l.entry.Value, l.value)
 	}
 	// A negative entry of a fleet that registers other errors is of no use here.
 	if int(l.entry.Reason) >= len(rt.settings.notFound.errs) {
@@ -118,7 +122,7 @@ func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error)
 		ttl = rt.ttlFor(v)
 	}
 	header, keep := rt.expiry(ttl, loaded)
-	b, err := rt.settings.appendEntry(&header, v)
+	b, err := rt.settings.appendEntry(&header, rt.types.scale, v)
 	return fill.Entry{Header: header, Bytes: b, Keep: keep, Skip: ttl <= 0}, err
 }
 
@@ -126,7 +130,7 @@ func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error)
 // WithNotFound's.
 func (rt *ReadThrough[K, V]) encodeNotFound(err error, loaded fill.Loaded) (e fill.Entry, ok bool) {
 	for i, registered := range rt.settings.notFound.errs {
-		if errors.Is(err, registered) {
+		if fill.Is(err, registered) {
 			header, keep := rt.expiry(rt.settings.notFound.ttl, loaded)
 			header.Negative, header.Reason = true, uint8(i)
 			return fill.Entry{Header: header, Bytes: entry.AppendHeader(nil, &header), Keep: keep}, true
@@ -157,15 +161,21 @@ func expiring(now time.Time, ttl, stale time.Duration) (entry.Entry, time.Durati
 
 // appendEntry returns the bytes of an entry. If they are too many to be stored, they
 // come with an error that says so.
-func (s *settings) appendEntry(e *entry.Entry, v any) ([]byte, error) {
-	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), e), s.codec, v)
+func (s *settings) appendEntry(e *entry.Entry, scale value.Scale, v any) ([]byte, error) {
+	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), e), s.codec, scale, v)
 	if err != nil {
 		return nil, err
 	}
-	if size := len(b) - entry.HeaderSize; size > s.maxEntry {
-		return b, fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, s.maxEntry)
+	return b, s.checkSize(b[entry.HeaderSize:])
+}
+
+// checkSize says of an encoded value that it is too large to be stored, and so to be
+// decoded, if it is.
+func (s *settings) checkSize(value []byte) error {
+	if size := len(value); size > s.maxEntry {
+		return fmt.Errorf("the encoded value has %d bytes, more than the %d of WithMaxEntryBytes", size, s.maxEntry)
 	}
-	return b, nil
+	return nil
 }
 
 // unpack returns what a caller gets of a result: the value itself if it was the first,
@@ -174,13 +184,13 @@ func (rt *ReadThrough[K, V]) unpack(key string, r *fill.Result[V], first bool) (
 	if r.Panic != nil {
 		panic(r.Panic)
 	}
-	if r.Err != nil || first || rt.shareable || r.Bytes == nil {
+	if r.Err != nil || first || rt.types.shareable || r.Bytes == nil {
 		return r.Value, loadError(key, r.Err)
 	}
 	var v V
 	e, err := entry.Parse(r.Bytes)
 	if err == nil {
-		err = decodeValue(rt.settings.codec, e.Value, &v)
+		err = decodeValue(rt.settings.codec, rt.types.scale, e.Value, &v)
 	}
 	if err != nil { // what cannot be decoded again can only be shared
 		return r.Value, nil
@@ -212,15 +222,25 @@ func shareable(t reflect.Type) bool {
 
 // wrapper returns what the engine of a miss needs of rt.
 func (rt *ReadThrough[K, V]) wrapper() fill.Wrapper[K, V] {
-	return fill.Wrapper[K, V]{
-		Load: rt.loader, LoadMany: rt.batch, Key: rt.key, Missing: rt.settings.notFound.missing(),
+	w := fill.Wrapper[K, V]{
+		Load:     func(ctx context.Context, k K) (V, error) { return rt.loader(rt.cache.within(ctx), k) },
+		Missing:  rt.settings.notFound.missing(),
+		Same:     rt.isKeyOf,
 		Panicked: func(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} },
-		Encode:   rt.encode, EncodeErr: rt.encodeNotFound, Decode: rt.decodeFresh,
-		Note: func(ctx context.Context, kind fill.Event, key string, took time.Duration, err error) {
-			rt.meter.note(ctx, engineEvents[kind], key, took, err)
+		Encode:   rt.encode, EncodeErr: rt.encodeNotFound,
+		Decode: func(raw []byte) (result fill.Result[V], ok bool) {
+			rt.cache.apart(func() { result, ok = rt.decodeFresh(raw) })
+			return result, ok
 		},
-		Spawn: rt.cache.spawn, Go: rt.cache.goOn,
+		Note: func(ctx context.Context, kind fill.Event, key string, took time.Duration, err error) {
+			rt.meter.noteApart(ctx, engineEvents[kind], key, took, err)
+		},
+		Go: rt.cache.work.Go,
 	}
+	if rt.batch != nil {
+		w.LoadMany = func(ctx context.Context, ks []K) (map[string]V, error) { return rt.batch(rt.cache.within(ctx), ks) }
+	}
+	return w
 }
 
 // engineEvents are the Events of what the engine notes.

@@ -2,7 +2,6 @@ package readthrough
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"slices"
 	"time"
@@ -22,7 +21,9 @@ func (rt *ReadThrough[K, V]) Set(ctx context.Context, k K, v V) error {
 // each 1000. Of several pairs with one key the last one counts. The error is that of
 // Set for the keys whose values are not stored; the others are.
 func (rt *ReadThrough[K, V]) SetMany(ctx context.Context, pairs iter.Seq2[K, V]) error {
-	w := setMany[K, V]{rt: rt}
+	call, closed := rt.cache.enter(ctx)
+	defer call.End()
+	w := setMany[K, V]{rt: rt, closed: closed}
 	for k, v := range pairs {
 		w.add(k, v)
 		if len(w.items)+len(w.unkept) >= maxKeys {
@@ -36,6 +37,7 @@ func (rt *ReadThrough[K, V]) SetMany(ctx context.Context, pairs iter.Seq2[K, V])
 // setMany is one SetMany under way.
 type setMany[K, V any] struct {
 	rt     *ReadThrough[K, V]
+	closed error // nothing is written
 	items  []lease.Item
 	unkept []string // WithTTLFor says that their values are not to be kept: so none is
 	left   []string // Redis may not have these
@@ -71,8 +73,8 @@ func (w *setMany[K, V]) flush(ctx context.Context) {
 		keys[i] = item.Key
 	}
 	// What is invalidated goes first, so that a later pair of the same key stays.
-	w.note(rt.write(ctx, w.unkept, rt.cache.invalidator(ctx)))
-	w.note(rt.write(ctx, keys, func(keys []string) (left []string, err error) {
+	w.note(rt.write(ctx, w.closed, w.unkept, rt.cache.invalidator(ctx)))
+	w.note(rt.write(ctx, w.closed, keys, func(keys []string) (left []string, err error) {
 		if w.down != nil {
 			return keys, w.down
 		}
@@ -97,17 +99,16 @@ func (w *setMany[K, V]) err() error {
 	if w.reason != nil {
 		w.errs = append(w.errs, &WriteError{Op: "set", Keys: w.left, Err: w.reason})
 	}
-	if len(w.errs) == 1 {
-		return w.errs[0]
-	}
-	return errors.Join(w.errs...)
+	return joined(w.errs...)
 }
 
 // Invalidate says that the values of ks have changed: call it after the write. A Get that
 // starts after Invalidate has returned, in any process, does not return what was loaded
-// before. The error is ErrEmptyKey if one of ks has no key, or a *WriteError that names
-// the keys whose entries may still be there because Redis could not be reached; they are
-// retried in the background until it can, or until the entries have expired.
+// before. The error is a *WriteError that names the keys whose entries may still be there
+// because Redis could not be reached; they are retried in the background until it can, or
+// until the entries have expired, or for 100,000 keys at most. After Close they are not:
+// then errors.Is finds ErrClosed too. It also finds ErrEmptyKey if one of ks has no key; the
+// others are invalidated.
 func (rt *ReadThrough[K, V]) Invalidate(ctx context.Context, ks ...K) error {
 	return rt.writeKeys(ctx, "invalidate", ks, rt.cache.invalidator(ctx))
 }
@@ -128,26 +129,35 @@ func (rt *ReadThrough[K, V]) Expire(ctx context.Context, ks ...K) error {
 
 // writeKeys changes the entries of ks by send.
 func (rt *ReadThrough[K, V]) writeKeys(ctx context.Context, op string, ks []K, send sender) error {
-	keys := make([]string, len(ks))
-	for i, k := range ks {
-		var err error
-		if keys[i], err = rt.RedisKey(k); err != nil {
-			return err
+	call, closed := rt.cache.enter(ctx)
+	defer call.End()
+	keys := make([]string, 0, len(ks))
+	var empty error
+	for _, k := range ks {
+		key, err := rt.RedisKey(k)
+		if err != nil {
+			empty = failed(op, err)
+			continue
 		}
+		keys = append(keys, key)
 	}
-	if left, err := rt.write(ctx, keys, send); err != nil {
-		return &WriteError{Op: op, Keys: left, Err: err}
+	if left, err := rt.write(ctx, closed, keys, send); err != nil {
+		return joined(empty, &WriteError{Op: op, Keys: left, Err: err})
 	}
-	return nil
+	return empty
 }
 
 // write changes the entries at keys by send, and keeps whatever is under way in this process
-// from being taken for newer.
-func (rt *ReadThrough[K, V]) write(ctx context.Context, keys []string, send sender) (left []string, err error) {
+// from being taken for newer. If the Cache is closed nothing is sent.
+func (rt *ReadThrough[K, V]) write(
+	ctx context.Context, closed error, keys []string, send sender,
+) (left []string, err error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	left, err = send(keys)
+	if left, err = keys, closed; closed == nil {
+		left, err = send(keys)
+	}
 	for _, key := range keys {
 		rt.engine.Forget(key)
 	}

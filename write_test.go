@@ -243,17 +243,62 @@ func TestExpire_NamesKeysThatFailedAndInvalidatesThemLater(t *testing.T) {
 	})
 }
 
-func TestExpire_RefusesEmptyKey(t *testing.T) {
-	inBubble(t, func(t *testing.T, b *bubble) {
-		rt := readthrough.Must(readthrough.New(b.cache(t), "s", func(context.Context, string) (int, error) { return 1, nil }, readthrough.String))
-		_, err := rt.Get(t.Context(), "a")
-		require.NoError(t, err)
-		require.ErrorIs(t, rt.Expire(t.Context(), "a", ""), readthrough.ErrEmptyKey)
-		require.NoError(t, rt.Expire(t.Context()))
-		_, info, err := rt.GetInfo(t.Context(), "a")
-		require.NoError(t, err)
-		require.Equal(t, readthrough.SourceHit, info.Source, "nothing was expired")
-	})
+// An empty key keeps the others from nothing.
+func TestWrites_NameEmptyKeyAndDoTheRest(t *testing.T) {
+	for name, write := range map[string]func(context.Context, *readthrough.Cache, *readthrough.ReadThrough[string, int]) error{
+		"invalidate": func(ctx context.Context, _ *readthrough.Cache, rt *readthrough.ReadThrough[string, int]) error {
+			return rt.Invalidate(ctx, "a", "", "b")
+		},
+		"expire": func(ctx context.Context, _ *readthrough.Cache, rt *readthrough.ReadThrough[string, int]) error {
+			return rt.Expire(ctx, "a", "", "b")
+		},
+		"delete": func(ctx context.Context, cache *readthrough.Cache, _ *readthrough.ReadThrough[string, int]) error {
+			keys := []string{"s:a", "", "s:b"}
+			defer require.Equal(t, []string{"s:a", "", "s:b"}, keys, "the caller's own")
+			return cache.Delete(ctx, keys...)
+		},
+		"set": func(ctx context.Context, _ *readthrough.Cache, rt *readthrough.ReadThrough[string, int]) error {
+			return rt.SetMany(ctx, func(yield func(string, int) bool) { _ = yield("a", 2) && yield("", 2) && yield("b", 2) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, b *bubble) {
+				cache := b.cache(t)
+				rt := readthrough.Must(readthrough.New(cache, "s", func(context.Context, string) (int, error) { return 1, nil }, readthrough.String))
+				for _, k := range []string{"a", "b"} {
+					_, err := rt.Get(t.Context(), k)
+					require.NoError(t, err)
+				}
+				err := write(t.Context(), cache, rt)
+				require.ErrorIs(t, err, readthrough.ErrEmptyKey)
+				require.ErrorContains(t, err, "the key is empty")
+				for _, k := range []string{"a", "b"} {
+					v, info, err := rt.GetInfo(t.Context(), k)
+					require.NoError(t, err)
+					require.False(t, v == 1 && info.Source == readthrough.SourceHit, "%s is as it was", k)
+				}
+
+				b.redis.SetError("LOADING Redis is loading the dataset in memory")
+				err = write(t.Context(), cache, rt)
+				require.ErrorIs(t, err, readthrough.ErrEmptyKey)
+				var failed *readthrough.WriteError
+				require.ErrorAs(t, err, &failed)
+				require.Equal(t, []string{"s:a", "s:b"}, failed.Keys)
+				require.EqualValues(t, 2, cache.Stats().PendingInvalidations)
+				b.redis.SetError("")
+			})
+		})
+	}
+}
+
+func TestWrites_OfNoKeysDoNothing(t *testing.T) {
+	cache, _ := newCache(t)
+	rt := readthrough.Must(readthrough.New(cache, "s", func(context.Context, string) (int, error) { return 1, nil }, readthrough.String))
+	require.NoError(t, rt.Invalidate(t.Context()))
+	require.NoError(t, rt.Expire(t.Context()))
+	require.NoError(t, cache.Delete(t.Context()))
+	require.ErrorIs(t, rt.Invalidate(t.Context(), ""), readthrough.ErrEmptyKey)
+	require.ErrorIs(t, rt.Set(t.Context(), "", 1), readthrough.ErrEmptyKey)
 }
 
 // The script is the same program on an imitation of Redis and on the real one only if both run it
@@ -332,4 +377,25 @@ func ignore(err, ignored error) error {
 		return nil
 	}
 	return err
+}
+
+func TestInvalidate_DropsOldestOfTooManyThatArePending(t *testing.T) {
+	seen := &recorder{kinds: map[readthrough.EventKind]readthrough.Event{}}
+	cache, server := newCache(t, readthrough.WithObserver(seen))
+	rows := wrapper(t, cache, constant(1), readthrough.WithTTL(readthrough.NoExpiry))
+	server.SetError("LOADING Redis is loading the dataset in memory")
+	require.Error(t, rows.Invalidate(t.Context(), upTo(0, 100_000)...))
+	require.Zero(t, cache.Stats().DroppedInvalidations)
+	require.Error(t, rows.Invalidate(t.Context(), -1))
+	stats := cache.Stats()
+	require.EqualValues(t, []int64{100_000, 1}, []int64{stats.PendingInvalidations, stats.DroppedInvalidations})
+	seen.mu.Lock()
+	dropped := seen.kinds[readthrough.EventDroppedInvalidation]
+	seen.mu.Unlock()
+	require.Equal(t, "row:0", dropped.Key)
+	require.ErrorContains(t, dropped.Err, "100000 invalidations are pending")
+	require.Equal(t, "dropped invalidation", dropped.Kind.String())
+
+	server.SetError("")
+	require.Eventually(t, func() bool { return cache.Stats().PendingInvalidations == 0 }, 20*time.Second, 10*time.Millisecond)
 }

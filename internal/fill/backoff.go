@@ -7,7 +7,7 @@ import (
 
 const (
 	firstBackoff = time.Second
-	// maxBackoffs bounds the memory of failures; past it, all are forgotten.
+	// maxBackoffs bounds the memory of failures; past it, each new one takes the place of another.
 	maxBackoffs = 10_000
 )
 
@@ -37,15 +37,28 @@ func (b *backoff) allows(key string) bool {
 func (b *backoff) failed(key string, ttl time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.keys) >= maxBackoffs || b.keys == nil {
-		b.keys = make(map[string]setback)
-	}
-	last := b.keys[key]
+	last, again := b.keys[key]
 	if time.Now().Before(last.until) {
 		return // of what fails during a pause, a reader who had nothing to be served with, say
 	}
+	if !again {
+		b.makeRoom()
+	}
 	pause := max(firstBackoff, min(2*last.pause, ttl))
 	b.keys[key] = setback{time.Now().Add(pause), pause}
+}
+
+// makeRoom makes room for one more key. The lock is held.
+func (b *backoff) makeRoom() {
+	if b.keys == nil {
+		b.keys = make(map[string]setback)
+	}
+	for key := range b.keys { // in no order
+		if len(b.keys) < maxBackoffs {
+			break
+		}
+		delete(b.keys, key)
+	}
 }
 
 // forget ends the pause of key.

@@ -17,10 +17,10 @@ import (
 // Wrapper is what the engine needs of the wrapper that it fills for.
 type Wrapper[K, V any] struct {
 	Load     func(ctx context.Context, k K) (V, error)
-	LoadMany func(ctx context.Context, ks []K) (map[string]V, error) // by extracted key; nil: there is no batch loader
-	Key      func(k K) string                                        // the extracted key, by which LoadMany answers
+	LoadMany func(ctx context.Context, ks []K) (map[string]V, error) // by Redis key; nil: there is no batch loader
 	Missing  error                                                   // of a key that LoadMany leaves out
-	Panicked func(value any) error                                   // what a panic of these becomes
+	Same     func(k K, key string) bool                              // k, which its owner may have changed, still has this Redis key
+	Panicked func(value any) error                                   // what a panic of the code above becomes, with its stack
 
 	// Encode makes the entry of a value, EncodeErr that of a loader's error if it is an
 	// answer (a cached not-found). Either may call the user's code.
@@ -31,10 +31,7 @@ type Wrapper[K, V any] struct {
 	Decode func(raw []byte) (Result[V], bool)
 
 	Note func(ctx context.Context, kind Event, key string, took time.Duration, err error)
-	// Spawn runs f on a goroutine whose end Close waits for, or reports false after
-	// Close. Go does so even then, for what was begun before.
-	Spawn func(f func()) bool
-	Go    func(f func())
+	Go   func(f func()) // runs f on a goroutine whose end Close waits for
 }
 
 // Settings are the limits of an engine.
@@ -89,6 +86,7 @@ type Result[V any] struct {
 	NotFound bool        // Err is an answer, not a failure
 	Shared   bool        // another process loaded it
 	Stored   bool        // this process has stored it
+	Changed  bool        // the K was changed meanwhile: only its owner can use the rest
 }
 
 // Failed reports whether the load brought no answer.
@@ -126,8 +124,7 @@ type Miss[K any] struct {
 	Alone bool   // the caller has waited for Redis in vain: the load does not ask it again
 }
 
-// Join takes a seat in the load of a key, and begins one if there is none. It returns
-// nil after Close.
+// Join takes a seat in the load of a key, and begins one if there is none.
 func (e *Engine[K, V]) Join(ctx context.Context, m Miss[K]) *Seat[V] {
 	seat, begun := e.flights.Join(ctx, m.Key)
 	return e.start(seat, begun, m)
@@ -150,23 +147,13 @@ func (e *Engine[K, V]) start(seat *Seat[V], begun *flight.Flight[Result[V]], m M
 	if e.gather != nil {
 		run = e.runGathered
 	}
-	if !e.wrapper.Spawn(func() { run([]*loadRun[K, V]{r}) }) {
-		e.refuse([]*flight.Flight[Result[V]]{begun})
-		return nil
-	}
+	e.wrapper.Go(func() { run([]*loadRun[K, V]{r}) }) // ends with the load, which the load timeout bounds
 	return seat
-}
-
-// refuse ends flights that were begun after Close.
-func (e *Engine[K, V]) refuse(begun []*flight.Flight[Result[V]]) {
-	for _, f := range begun {
-		f.Finish(Result[V]{Err: ErrClosed}, flight.Everyone, flight.Everyone)
-	}
 }
 
 // JoinMany takes seats in the loads of several keys, and begins one for those that have
 // none: together, so that each step is one round trip, or one call of the batch loader,
-// for all of them. After Close the seats are nil.
+// for all of them.
 func (e *Engine[K, V]) JoinMany(ctx context.Context, misses []Miss[K]) []*Seat[V] {
 	keys := make([]string, len(misses))
 	byKey := make(map[string]*Miss[K], len(misses))
@@ -184,10 +171,7 @@ func (e *Engine[K, V]) JoinMany(ctx context.Context, misses []Miss[K]) []*Seat[V
 		rs[i] = e.newRun(f, m.K, firstStep(m.Alone))
 		rs[i].batched = true
 	}
-	if !e.wrapper.Spawn(func() { e.run(rs) }) {
-		e.refuse(begun)
-		return make([]*Seat[V], len(misses))
-	}
+	e.wrapper.Go(func() { e.run(rs) }) // ends with the loads, which the load timeout bounds
 	return seats
 }
 

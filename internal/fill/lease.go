@@ -74,6 +74,9 @@ func (e *Engine[K, V]) pause(rs []*loadRun[K, V]) {
 	}
 	wait, left := maxPoll, maxPoll
 	for _, r := range rs {
+		if r.waitUntil.IsZero() {
+			r.waitUntil = time.Now().Add(e.settings.LeaseWait)
+		}
 		wait, left = min(wait, r.wait), min(left, time.Until(r.waitUntil))
 	}
 	timer := time.NewTimer(min(wait/2+rand.N(wait), left))

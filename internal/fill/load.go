@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
 var (
@@ -12,8 +14,8 @@ var (
 	ErrTimeout = errors.New("load timeout")
 	// ErrGoexit is the error of a load whose goroutine was ended by the user's code.
 	ErrGoexit = errors.New("runtime.Goexit was called")
-	// ErrClosed is the error of a load that was to begin after Close.
-	ErrClosed = errors.New("closed")
+	// ErrKeyChanged is the error of a load whose K is not that of its Redis key any more.
+	ErrKeyChanged = errors.New("the key was changed by its owner before it was loaded and stored")
 )
 
 // worthTelling is how long a load must have taken for it to matter to the processes that
@@ -25,6 +27,7 @@ type loaded[V any] struct {
 	result     Result[V]
 	entry      Entry
 	unstorable error // why the value cannot become an entry
+	skipped    bool  // the loader was not called
 	took       time.Duration
 }
 
@@ -130,7 +133,7 @@ func (e *Engine[K, V]) loadAndEncode(ctx context.Context, rs []*loadRun[K, V], d
 		for i := range loads {
 			loads[i].took = took
 		}
-		e.guardEach(0, len(rs), func(i int) { e.encode(ctx, &loads[i]) },
+		e.guardEach(0, len(rs), func(i int) { e.encode(ctx, rs[i], &loads[i]) },
 			func(i int, err error) { loads[i].crash(err) },
 			func() { done(loads) })
 	})
@@ -168,55 +171,87 @@ func (e *Engine[K, V]) guardEach(i, n int, f func(i int), crashed func(i int, pa
 // loadEach calls the loader for the one key there is.
 func (e *Engine[K, V]) loadEach(ctx context.Context, rs []*loadRun[K, V], loads []loaded[V]) {
 	for i, r := range rs {
-		loads[i].result.Value, loads[i].result.Err = e.wrapper.Load(ctx, r.key)
+		if !e.skip(r, &loads[i]) {
+			loads[i].result.Value, loads[i].result.Err = e.wrapper.Load(ctx, r.key)
+		}
 	}
 }
 
 // loadTogether calls the batch loader for all keys.
 func (e *Engine[K, V]) loadTogether(ctx context.Context, rs []*loadRun[K, V], loads []loaded[V]) {
-	ks := make([]K, len(rs))
+	ks := make([]K, 0, len(rs))
 	for i, r := range rs {
-		ks[i] = r.key
+		if !e.skip(r, &loads[i]) {
+			ks = append(ks, r.key)
+		}
+	}
+	if len(ks) == 0 {
+		return
 	}
 	values, err := e.wrapper.LoadMany(ctx, ks)
 	for i, r := range rs {
 		result := &loads[i].result
+		if loads[i].skipped {
+			continue
+		}
 		if result.Err = err; err != nil {
 			continue
 		}
-		value, ok := values[e.wrapper.Key(r.key)] // not ks, which the batch loader may have changed
+		value, ok := values[r.flight.Key] // not by ks, which the batch loader may have changed
 		if result.Value = value; !ok {
 			result.Err = e.wrapper.Missing
 		}
 	}
 }
 
-// encode makes the entry of what the loader returned.
-func (e *Engine[K, V]) encode(ctx context.Context, l *loaded[V]) {
+// skip reports whether the loader must not be called for r, whose K is another's by now.
+func (e *Engine[K, V]) skip(r *loadRun[K, V], l *loaded[V]) bool {
+	if !e.wrapper.Same(r.key, r.flight.Key) {
+		l.skipped, l.unstorable = true, ErrKeyChanged
+		l.result = Result[V]{Err: ErrKeyChanged, Changed: true}
+	}
+	return l.skipped
+}
+
+// encode makes the entry of what the loader returned for r.
+func (e *Engine[K, V]) encode(ctx context.Context, r *loadRun[K, V], l *loaded[V]) {
 	at := Loaded{At: time.Now(), Took: l.took}
-	r := &l.result
+	result := &l.result
 	switch {
-	case r.Panic != nil || r.Err == ErrGoexit: //nolint:errorlint // the very one
-	case r.Err != nil:
-		l.entry, r.NotFound = e.wrapper.EncodeErr(r.Err, at)
+	case l.skipped || result.Panic != nil || result.Err == ErrGoexit: //nolint:errorlint // the very one
+	case !e.wrapper.Same(r.key, r.flight.Key):
+		l.unstorable, result.Changed = ErrKeyChanged, true
+		l.entry.Header = entry.Entry{LoadedAt: at.At, FreshUntil: at.At}
+	case result.Err != nil:
+		l.entry, result.NotFound = e.wrapper.EncodeErr(result.Err, at)
 		timedOut := context.Cause(ctx) == ErrTimeout //nolint:errorlint // the very one
-		if timedOut && !r.NotFound && errors.Is(r.Err, context.DeadlineExceeded) {
-			r.Err = ErrTimeout
+		if timedOut && !result.NotFound && Is(result.Err, context.DeadlineExceeded) {
+			result.Err = ErrTimeout
 		}
 	default:
-		l.entry, l.unstorable = e.wrapper.Encode(r.Value, at)
-		r.Bytes = l.entry.Bytes // each caller's copy comes from them, stored or not
+		l.entry, l.unstorable = e.wrapper.Encode(result.Value, at)
+		result.Bytes = l.entry.Bytes // each caller's copy comes from them, stored or not
 	}
-	r.Header = l.entry.Header
+	result.Header = l.entry.Header
+}
+
+// Is is errors.Is for an error of the user's, whose methods may panic: as those of a nil
+// pointer do that a loader returns by mistake. Such an error is no other.
+func Is(err, target error) (is bool) {
+	defer func() { _ = recover() }()
+	return errors.Is(err, target)
 }
 
 // afterLoad notes how the load of r ended, and goes on.
 func (e *Engine[K, V]) afterLoad(r *loadRun[K, V], l loaded[V]) {
 	r.result, r.entry = l.result, l.entry
 	err := cmp.Or(r.result.Panic, r.result.Err)
-	e.note(r, LoadEnded, l.took, err)
 	failed := r.result.Failed()
+	if !l.skipped {
+		e.note(r, LoadEnded, l.took, err)
+	}
 	switch {
+	case l.skipped:
 	case !failed:
 		e.backoff.forget(r.flight.Key)
 	case r.flight.Context().Err() == nil: // else its callers have gone: no fault of the loader's

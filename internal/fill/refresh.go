@@ -79,9 +79,7 @@ func (e *Engine[K, V]) Refresh(ctx context.Context, reads ...Stale[K]) {
 		e.refreshes.release()
 		return
 	}
-	if !e.spawnRefresh(func() { e.runRefresh(ctx, due, begun) }) {
-		e.refuse(begun)
-	}
+	e.spawnRefresh(func() { e.runRefresh(ctx, due, begun) })
 }
 
 // due returns those of reads that are to be refreshed, each key once.
@@ -97,17 +95,12 @@ func (e *Engine[K, V]) due(reads []Stale[K]) []Stale[K] {
 	})
 }
 
-// spawnRefresh runs refresh in the background and then releases its slot. It reports
-// false after Close.
-func (e *Engine[K, V]) spawnRefresh(refresh func()) bool {
-	spawned := e.wrapper.Spawn(func() { // ends with the loads, which the load timeout bounds
+// spawnRefresh runs refresh in the background and then releases its slot.
+func (e *Engine[K, V]) spawnRefresh(refresh func()) {
+	e.wrapper.Go(func() { // ends with the loads, which the load timeout bounds
 		defer e.refreshes.release()
 		refresh()
 	})
-	if !spawned {
-		e.refreshes.release()
-	}
-	return spawned
 }
 
 // startRefresh begins flights of those keys that have none.

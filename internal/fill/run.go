@@ -34,7 +34,7 @@ type timing struct {
 	sent      flight.Mark   // of the last command
 	asked     time.Duration // how long the last answer of Redis took
 	wait      time.Duration // the next pause
-	waitUntil time.Time
+	waitUntil time.Time     // set by the first pause
 }
 
 // newRun returns the run that takes f, the flight of k, to its end from where p says.
@@ -42,7 +42,7 @@ func (e *Engine[K, V]) newRun(f *flight.Flight[Result[V]], k K, p lease.Protocol
 	p.Steal = f.Forced()
 	return &loadRun[K, V]{
 		flight: f, key: k, Protocol: p, token: lease.NewToken(),
-		timing: timing{wait: firstPoll, waitUntil: time.Now().Add(e.settings.LeaseWait)},
+		timing: timing{wait: firstPoll},
 	}
 }
 

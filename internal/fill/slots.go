@@ -2,7 +2,9 @@ package fill
 
 import (
 	"context"
+	"runtime"
 	"sync"
+	"sync/atomic"
 )
 
 // Slots is a counting semaphore: at most cap(s) holders at once. A nil Slots never
@@ -53,15 +55,17 @@ func (s Slots) release() {
 // full reports whether acquire would have to wait.
 func (s Slots) full() bool { return s != nil && len(s) == cap(s) }
 
-// Parallel calls f with each of xs, n of them at a time, and returns when all calls
-// have. If there are several, they run by spawn on goroutines of their own: f must not
-// panic.
+// Parallel calls f with each of xs, n of them at a time, and returns when all calls have.
+// If there are several, they run by spawn on goroutines of their own; a panic or Goexit in
+// one of them is repeated when all have ended.
 func Parallel[T any](spawn func(func()), xs []T, n int, f func(T)) {
 	if len(xs) == 1 {
 		f(xs[0])
 		return
 	}
 	var calls sync.WaitGroup
+	var panicked atomic.Pointer[any]
+	var exited atomic.Bool
 	slots := NewSlots(n)
 	for _, x := range xs {
 		slots <- struct{}{}
@@ -69,8 +73,23 @@ func Parallel[T any](spawn func(func()), xs []T, n int, f func(T)) {
 		spawn(func() { // ends with f
 			defer calls.Done()
 			defer slots.release()
+			returned := false
+			defer func() {
+				if p := recover(); p != nil {
+					panicked.Store(&p)
+				} else if !returned {
+					exited.Store(true)
+				}
+			}()
 			f(x)
+			returned = true
 		})
 	}
 	calls.Wait()
+	if p := panicked.Load(); p != nil {
+		panic(*p)
+	}
+	if exited.Load() {
+		runtime.Goexit()
+	}
 }

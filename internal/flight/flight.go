@@ -103,12 +103,12 @@ func (g *Group[T]) JoinMany(ctx context.Context, keys []string) (seats []*Seat[T
 }
 
 // Start begins flights of those keys that have none, and returns them. They go on
-// without callers, until Stop.
+// without callers, until Stop, after which none is begun.
 func (g *Group[T]) Start(ctx context.Context, keys ...string) (begun []*Flight[T]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, key := range keys {
-		if g.joinable[key] == nil {
+		if g.joinable[key] == nil && !g.stopped {
 			f := g.open(ctx, key)
 			f.pinned = true
 			begun = append(begun, f)

@@ -25,7 +25,7 @@ const module = "github.com/readthrough-go/readthrough"
 var floors = [][]string{
 	{"."},
 	{"internal/fill"},
-	{"internal/flight", "internal/lease", "internal/mux", "internal/redisurl", "internal/retry", "internal/wire/value"},
+	{"internal/drain", "internal/flight", "internal/lease", "internal/mux", "internal/redisurl", "internal/retry", "internal/wire/value"},
 	{"internal/wire/entry", "internal/wire/wellformed"},
 }
 

@@ -19,6 +19,9 @@ import (
 // of scalars depth 1.
 const MaxDepth = 100
 
+// ErrHeavy says that a value would take more memory than is good.
+var ErrHeavy = errors.New("msgpack: more memory than in proportion to the encoded value")
+
 // The texts begin as those of msgpack itself do and, like those, hold nothing of the input.
 var (
 	errTruncated = errors.New("msgpack: the value is cut short")
@@ -32,7 +35,11 @@ var (
 // length fits in what remains (an array of n elements needs at least n more bytes, a map of n pairs
 // 2n), containers are nested at most [MaxDepth] deep, and nothing trails. It neither recurses nor
 // allocates.
-func Check(b []byte) error {
+func Check(b []byte) error { return Walk(b, nil) }
+
+// Walk is Check that calls visit, if it is not nil, for each container: with the number of those
+// around it and of the values in it, as declared. If visit reports false, the error is ErrHeavy.
+func Walk(b []byte, visit func(depth int, values uint64) bool) error {
 	var (
 		outer [MaxDepth]uint64 // outermost first: the values that each enclosing container still lacks
 		depth = 0              // the number of enclosing containers
@@ -58,10 +65,11 @@ func Check(b []byte) error {
 				return errLeadByte
 			case depth == MaxDepth:
 				return errDepth
+			case visit != nil && !visit(depth, n):
+				return ErrHeavy
 			default:
-				// n need not be compared with what remains: a value takes at least a byte, so the
-				// bytes run out before the values do, here and not in a decoder that makes room for
-				// n values before it has seen the first.
+				// n need not be compared with what remains: a value takes a byte or more, so the bytes
+				// run out before the values, here and not in a decoder that makes room for n first.
 				outer[depth] = left
 				depth++
 				left = n
