@@ -120,21 +120,21 @@ func (r *Relay) Pending(ctx context.Context) (rows int64, oldest time.Duration, 
 	return rows, oldest, err
 }
 
-// pass is what came of one look at the table.
-type pass struct {
+// outcome is what came of one look at the table.
+type outcome struct {
 	trouble bool          // nothing could be done
 	wait    time.Duration // the next look is worthwhile by then
 	err     error         // why, of the cache
 }
 
 // pass relays all that is due, until everything fails. Troubles says how often it did just before.
-func (r *Relay) pass(ctx context.Context, troubles int) pass {
+func (r *Relay) pass(ctx context.Context, troubles int) outcome {
 	wait, err := r.next(ctx)
 	for due := wait == 0; due && err == nil && ctx.Err() == nil; {
 		var b batch
 		b, err = r.batch(ctx)
 		if b.outage() {
-			return pass{trouble: true, wait: r.settings.backoff(troubles), err: b.err}
+			return outcome{trouble: true, wait: r.settings.backoff(troubles), err: b.err}
 		}
 		if due = b.rows == r.settings.batch; !due && err == nil {
 			wait, err = r.next(ctx)
@@ -143,12 +143,12 @@ func (r *Relay) pass(ctx context.Context, troubles int) pass {
 	if err != nil && ctx.Err() == nil {
 		wait = r.settings.backoff(troubles)
 		r.meter.note(Event{Kind: EventError, Wait: wait, Err: err})
-		return pass{trouble: true, wait: wait}
+		return outcome{trouble: true, wait: wait}
 	}
 	if wait == 0 { // other relays have these rows, or they came just now: with a wake-up, or for the next poll
 		wait = never
 	}
-	return pass{wait: wait}
+	return outcome{wait: wait}
 }
 
 // next is that of the store, bounded.

@@ -36,8 +36,8 @@ func (d Dialect) now() string {
 		return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 	case MySQL: // in UTC, so that no summer time can repeat an hour
 		return "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000)"
-	default: // now() would be the time at which the transaction began
-		return "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+	default: // now() would be the time at which the transaction began, and clock_timestamp() keep indexes from being used
+		return "(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
 	}
 }
 

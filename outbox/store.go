@@ -73,8 +73,7 @@ func (s *sqlStore) next(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	var ms sql.NullInt64
-	query := fmt.Sprintf("SELECT min(due_at) - %s FROM %s WHERE kind = %d", d.now(), s.table, kindKey)
-	if err := s.db.QueryRowContext(ctx, query).Scan(&ms); err != nil || !ms.Valid {
+	if err := s.db.QueryRowContext(ctx, s.nextQuery(d)).Scan(&ms); err != nil || !ms.Valid {
 		return never, err
 	}
 	return milliseconds(ms.Int64), nil
@@ -86,9 +85,16 @@ func (s *sqlStore) pending(ctx context.Context) (n int64, oldest time.Duration, 
 		return 0, 0, err
 	}
 	var ms int64
-	query := fmt.Sprintf("SELECT count(*), COALESCE(%s - min(created_at), 0) FROM %s WHERE kind = %d", d.now(), s.table, kindKey)
-	err = s.db.QueryRowContext(ctx, query).Scan(&n, &ms)
+	err = s.db.QueryRowContext(ctx, s.pendingQuery(d)).Scan(&n, &ms)
 	return n, milliseconds(ms), err
+}
+
+func (s *sqlStore) nextQuery(d Dialect) string {
+	return fmt.Sprintf("SELECT min(due_at) - %s FROM %s WHERE kind = %d", d.now(), s.table, kindKey)
+}
+
+func (s *sqlStore) pendingQuery(d Dialect) string {
+	return fmt.Sprintf("SELECT count(*), COALESCE(%s - min(created_at), 0) FROM %s WHERE kind = %d", d.now(), s.table, kindKey)
 }
 
 func (s *sqlStore) batch(ctx context.Context, limit int, decide func(context.Context, []row) verdict) (int, error) {
