@@ -14,13 +14,13 @@ func ExampleRelay_Notify() {
 		log.Fatal(err)
 	}
 	ctx := context.Background()
-	go relay.Run(ctx)
+	go func() { log.Print(relay.Run(ctx)) }()
 
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }()
 	// ... write with tx, and:
 	if err := outbox.Add(ctx, tx, "user:42"); err != nil {
 		log.Fatal(err)

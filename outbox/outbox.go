@@ -44,7 +44,7 @@ type Table string
 const DefaultTable Table = "readthrough_outbox"
 
 // Execer is what Add needs of a transaction. A *sql.Tx is one; so is a *sql.Conn, for those who
-// begin their transactions by hand.
+// begin their transactions by hand. A *sql.DB is one by its type, but is no transaction.
 type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }

@@ -20,8 +20,8 @@ const (
 
 // Cache is what a relay needs of a cache. A *readthrough.Cache is one.
 type Cache interface {
-	// Delete deletes the entries at keys, which may be none. If it fails for some of them only, its
-	// error is a *readthrough.WriteError that has these.
+	// Delete deletes whatever entries there are at keys. If it fails for some keys only, its error is
+	// a *readthrough.WriteError that names these.
 	Delete(ctx context.Context, keys ...string) error
 }
 
@@ -64,10 +64,10 @@ func Run(ctx context.Context, db *sql.DB, cache Cache, opts ...Option) error {
 // most. It goes on through failures of the cache and the database, and ends by itself only when the
 // cache was closed (readthrough.ErrClosed).
 //
-// Rows are handed over by id, in batches. One that fails is tried again after a wait (WithBackoff),
-// and does not keep those behind it from being relayed. When a whole batch fails, as when Redis is
-// down, the relay pauses as long. A relay that dies leaves its batch to the others: at once on
-// MySQL and PostgreSQL, after 15 s on SQLite.
+// Rows are handed over in batches, new ones by id. One that fails is tried again after a wait
+// (WithBackoff), and does not keep those behind it from being relayed. When a whole batch fails, as
+// when Redis is down, the relay pauses. A relay that dies leaves its batch to the others: when they
+// look next on MySQL and PostgreSQL, 15 s later on SQLite.
 func (r *Relay) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var listeners sync.WaitGroup

@@ -65,7 +65,7 @@ func (m *memory) next(context.Context) (time.Duration, error) {
 	return wait, m.err
 }
 
-func (m *memory) batch(ctx context.Context, limit int, decide func(context.Context, []row) verdict) (int, error) {
+func (m *memory) batch(ctx context.Context, limit int, decide judge) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.err != nil {
@@ -288,6 +288,7 @@ func TestRun_TriesAgainOnlyWhatHasFailed(t *testing.T) {
 		assert.Equal(t, [][]string{{"bad", "good"}, {"new"}}, r.keys())
 		elapse(2 * time.Second)
 
+		require.Len(t, r.calls(), 3)
 		assert.Equal(t, []string{"bad"}, r.calls()[2].keys)
 		assert.Less(t, r.calls()[2].at, 2*time.Second)
 		assert.Equal(t, Stats{Relayed: 3, Failed: 1}, r.Stats())

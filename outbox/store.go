@@ -36,13 +36,16 @@ type verdict struct {
 	wait   time.Duration // at least 0
 }
 
+// judge says what becomes of the rows of a batch, after the cache was told of them.
+type judge func(ctx context.Context, rows []row) verdict
+
 // store is the table of a relay.
 type store interface {
 	// next returns how long it is until a row is due: 0 if one is, or never. It locks nothing.
 	next(ctx context.Context) (time.Duration, error)
 	// batch claims up to limit rows that are due, has decide judge them, and does
 	// what it says. No other relay has the rows meanwhile. It returns how many rows there were.
-	batch(ctx context.Context, limit int, decide func(context.Context, []row) verdict) (int, error)
+	batch(ctx context.Context, limit int, decide judge) (int, error)
 	// pending counts the rows and returns the age of the oldest.
 	pending(ctx context.Context) (int64, time.Duration, error)
 }
@@ -94,10 +97,11 @@ func (s *sqlStore) nextQuery(d Dialect) string {
 }
 
 func (s *sqlStore) pendingQuery(d Dialect) string {
-	return fmt.Sprintf("SELECT count(*), COALESCE(%s - min(created_at), 0) FROM %s WHERE kind = %d", d.now(), s.table, kindKey)
+	return fmt.Sprintf("SELECT count(*), COALESCE(%s - min(created_at), 0) FROM %s WHERE kind = %d",
+		d.now(), s.table, kindKey)
 }
 
-func (s *sqlStore) batch(ctx context.Context, limit int, decide func(context.Context, []row) verdict) (int, error) {
+func (s *sqlStore) batch(ctx context.Context, limit int, decide judge) (int, error) {
 	d, err := s.dialect(ctx)
 	if err != nil {
 		return 0, err
@@ -110,7 +114,7 @@ func (s *sqlStore) batch(ctx context.Context, limit int, decide func(context.Con
 
 // batchByLock has the rows locked while they are judged. The lock of a relay that dies ends with its
 // connection.
-func (s *sqlStore) batchByLock(ctx context.Context, d Dialect, limit int, decide func(context.Context, []row) verdict) (int, error) {
+func (s *sqlStore) batchByLock(ctx context.Context, d Dialect, limit int, decide judge) (int, error) {
 	// READ COMMITTED, or InnoDB would lock the gap behind the last row too, and with it every Add.
 	tx, err := s.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
 	if err != nil {
@@ -140,7 +144,7 @@ func (s *sqlStore) lockQuery(d Dialect, limit int) string {
 
 // batchByClaim has the rows not due while they are judged: SQLite locks no rows, and a
 // transaction that waited for the cache would keep out every writer.
-func (s *sqlStore) batchByClaim(ctx context.Context, limit int, decide func(context.Context, []row) verdict) (int, error) {
+func (s *sqlStore) batchByClaim(ctx context.Context, limit int, decide judge) (int, error) {
 	rows, err := readRows(s.db.QueryContext(ctx, s.claimQuery(limit)))
 	if err != nil || len(rows) == 0 {
 		return 0, err

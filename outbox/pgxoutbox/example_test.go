@@ -33,7 +33,7 @@ func Example() {
 	if _, err := pool.Exec(ctx, pgxoutbox.Schema(outbox.DefaultTable)); err != nil {
 		log.Fatal(err)
 	}
-	go pgxoutbox.Run(ctx, pool, cache)
+	go func() { log.Print(pgxoutbox.Run(ctx, pool, cache)) }()
 	if err := renameUser(ctx, 42, "Ada", "user:42"); err != nil { // the key is what RedisKey returned
 		log.Fatal(err)
 	}

@@ -208,8 +208,8 @@ func TestRelay_OutlastsTroubleWithDatabase(t *testing.T) {
 	})
 }
 
-// TestRelay_HoldsUpNobodyForKeysThatFail has more failing rows than a batch has before those that
-// would not fail.
+// TestRelay_HoldsUpNobodyForKeysThatFail has more failing rows than a batch has before one that
+// would not fail, and has them due again whenever the relay looks.
 func TestRelay_HoldsUpNobodyForKeysThatFail(t *testing.T) {
 	onEach(t, func(t *testing.T, b base) {
 		db := b.open(t)
@@ -222,7 +222,7 @@ func TestRelay_HoldsUpNobodyForKeysThatFail(t *testing.T) {
 			return &readthrough.WriteError{Op: "delete", Keys: bad, Err: errors.New("shard down")}
 		})
 		r, _ := relay(t, db, cache, outbox.WithBatchSize(2), outbox.WithPollInterval(rare),
-			outbox.WithBackoff(10*time.Millisecond, time.Minute))
+			outbox.WithBackoff(time.Millisecond, time.Millisecond))
 
 		eventually(t, func() bool { return r.Stats().Relayed == 1 })
 		eventually(t, func() bool { return r.Stats().Failed >= 9 }) // they are tried again, without a poll
