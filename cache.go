@@ -295,7 +295,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	v, err := decodeRaw[V](c.settings.wrapper.codec, raw)
+	v, err := decodeRaw[V](c.settings.wrapper.codec, raw, c.settings.clock.Now())
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
 		err = ErrMiss
@@ -303,13 +303,13 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	return v, err
 }
 
-// decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh.
-func decodeRaw[V any](codec Codec, raw []byte) (V, error) {
+// decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh at now.
+func decodeRaw[V any](codec Codec, raw []byte, now time.Time) (V, error) {
 	e, err := entry.Parse(raw)
 	if err != nil {
 		return zero[V](), err
 	}
-	if e.Negative || !e.Fresh(time.Now()) {
+	if e.Negative || !e.Fresh(now) {
 		return zero[V](), ErrMiss
 	}
 	var v V
@@ -329,7 +329,7 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	if err := checkTTL("ttl", ttl); err != nil {
 		return failed("set "+key, err)
 	}
-	header, keep := expiring(time.Now(), ttl, 0)
+	header, keep := expiring(c.settings.clock.Now(), ttl, 0)
 	b, err := c.settings.wrapper.appendEntry(&header, v)
 	if err != nil {
 		return failed("set "+key, err)

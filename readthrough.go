@@ -3,6 +3,7 @@ package readthrough
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
@@ -23,6 +24,7 @@ type ReadThrough[K, V any] struct {
 	shareable bool                                             // V can be given to several callers as it is
 	engine    *fill.Engine[K, V]                               // loads what is missing
 	meter     *meter
+	onHit     atomic.Pointer[func(context.Context, K, V, error)] // of package hook
 }
 
 // New wraps load. name is the namespace of its keys and its label in statistics:
@@ -137,7 +139,7 @@ const (
 func (r *read[K, V]) decide(ctx context.Context) decision {
 	rt, found := r.rt, &r.found
 	switch {
-	case found.is(fresh) && fill.DueEarly(rt.settings.beta, &found.entry):
+	case found.is(fresh) && fill.DueEarly(rt.cache.settings.clock, rt.settings.beta, &found.entry):
 		return serveAndRefresh
 	case found.is(fresh):
 		return serve
@@ -170,8 +172,11 @@ func (r *read[K, V]) hit(ctx context.Context) (V, error) {
 	case r.found.err != nil:
 		kind, source = EventNegativeHit, SourceNegative
 	}
-	r.info.fill(source, &r.found.entry, false)
+	r.info.fill(source, &r.found.entry, false, r.rt.cache.settings.clock)
 	r.rt.meter.note(ctx, kind, r.key, 0, nil)
+	if f := r.rt.onHit.Load(); f != nil && kind != EventStaleHit {
+		(*f)(ctx, r.k, *r.found.value, r.found.err)
+	}
 	return *r.found.value, r.found.err
 }
 
@@ -217,7 +222,7 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 		r.rt.meter.note(ctx, EventShared, r.key, waited, nil)
 	}
 	if !result.Failed() {
-		r.info.fill(source, &result.Header, result.Stored)
+		r.info.fill(source, &result.Header, result.Stored, r.rt.cache.settings.clock)
 	}
 }
 

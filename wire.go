@@ -76,7 +76,7 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 	if l.entry, err = entry.Parse(raw); err != nil {
 		return err
 	}
-	now := time.Now()
+	now := rt.cache.settings.clock.Now()
 	switch {
 	case l.entry.Fresh(now):
 		l.state = fresh
@@ -109,6 +109,24 @@ func (rt *ReadThrough[K, V]) decodeFresh(raw []byte) (fill.Result[V], bool) {
 		r.Bytes = raw
 	}
 	return r, true
+}
+
+// hookHits is hook.OnHit.
+func (rt *ReadThrough[K, V]) hookHits(f any) {
+	on := f.(func(context.Context, K, V, error))
+	rt.onHit.Store(&on)
+}
+
+// hookInside is hook.Inside.
+func (rt *ReadThrough[K, V]) hookInside() (c *Cache, stored any) {
+	return rt.cache, func(v V) (V, error) {
+		var copied V
+		b, err := appendValue(nil, rt.settings.codec, v)
+		if err == nil {
+			err = decodeValue(rt.settings.codec, b, &copied)
+		}
+		return copied, err
+	}
 }
 
 // encode makes the entry of a value. The error says why it cannot be stored.

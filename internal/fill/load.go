@@ -194,7 +194,7 @@ func (e *Engine[K, V]) loadTogether(ctx context.Context, rs []*loadRun[K, V], lo
 
 // encode makes the entry of what the loader returned.
 func (e *Engine[K, V]) encode(ctx context.Context, l *loaded[V]) {
-	at := Loaded{At: time.Now(), Took: l.took}
+	at := Loaded{At: e.settings.Clock.Now(), Took: l.took}
 	r := &l.result
 	switch {
 	case r.Panic != nil || r.Err == ErrGoexit: //nolint:errorlint // the very one
