@@ -29,7 +29,7 @@ const (
 // breaker and statistics. It is safe for concurrent use.
 type Cache struct {
 	settings  cacheSettings
-	mux       *mux.Mux
+	mux       *mux.Mux // nil: the Cache is Disabled
 	leases    *lease.Store
 	meter     *meter       // what concerns no wrapper
 	retries   *retry.Queue // invalidations that Redis has not heard of
@@ -68,12 +68,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 			return nil, err
 		}
 	}
-	c := &Cache{
-		settings:  settings,
-		meter:     &meter{observers: settings.observers},
-		refreshes: fill.NewSlots(settings.maxRefreshes),
-		wrappers:  make(map[string]wrapped),
-	}
+	c := unconnected(settings)
 	c.mux = mux.New(client, mux.Config{
 		Timeout:  settings.redisTimeout,
 		Failures: settings.breaker.failures,
@@ -83,6 +78,16 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	c.leases = lease.NewStore(c.mux)
 	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
+}
+
+// unconnected returns a Cache that has no Redis yet.
+func unconnected(settings cacheSettings) *Cache {
+	return &Cache{
+		settings:  settings,
+		meter:     &meter{observers: settings.observers},
+		refreshes: fill.NewSlots(settings.maxRefreshes),
+		wrappers:  make(map[string]wrapped),
+	}
 }
 
 // checkClient refuses clients that answer from elsewhere than the primary.
@@ -171,6 +176,9 @@ func (c *Cache) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	waited := c.awaitWork(ctx)
+	if c.disabled() {
+		return waited
+	}
 	// The last time has a limit of its own: the wait may have used up that of ctx.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.settings.redisTimeout)
 	defer cancel()
@@ -284,6 +292,9 @@ func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, k
 func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if key == "" {
 		return zero[V](), failed("get", ErrEmptyKey)
+	}
+	if c.disabled() {
+		return zero[V](), ErrMiss
 	}
 	raw, err := c.mux.Get(ctx, key)
 	switch {

@@ -86,7 +86,7 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 		}
 		m.firstAt[i] = first
 	}
-	if len(m.distinct) == 0 {
+	if len(m.distinct) == 0 || m.rt.cache.disabled() {
 		return
 	}
 	// As much as a pipeline holds, and as many as can be under way.

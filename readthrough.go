@@ -155,7 +155,7 @@ func (r *read[K, V]) decide(ctx context.Context) decision {
 
 // miss returns what the engine is to load.
 func (r *read[K, V]) miss() fill.Miss[K] {
-	return fill.Miss[K]{K: r.k, Key: r.key, Alone: r.found.failed != nil}
+	return fill.Miss[K]{K: r.k, Key: r.key, Alone: r.found.failed != nil || r.rt.cache.disabled()}
 }
 
 // stale returns what the engine is to refresh.
@@ -255,7 +255,7 @@ func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 	if err != nil {
 		return zero[V](), err
 	}
-	seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: k, Key: key})
+	seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: k, Key: key, Alone: rt.cache.disabled()})
 	if seat == nil {
 		return zero[V](), ErrClosed
 	}

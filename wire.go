@@ -40,8 +40,11 @@ func (l *lookup[V]) is(s state) bool { return l.state == s }
 
 // lookup asks Redis for the key.
 func (r *read[K, V]) lookup(ctx context.Context) {
-	raw, err := r.rt.cache.mux.Get(ctx, r.key)
 	r.found.value = new(V)
+	if r.rt.cache.disabled() {
+		return
+	}
+	raw, err := r.rt.cache.mux.Get(ctx, r.key)
 	r.answered(ctx, raw, err)
 }
 
