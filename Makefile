@@ -1,7 +1,7 @@
 # What CI runs, and what one runs by hand. Tests that need a redis-server are skipped where there is
 # none, unless READTHROUGH_REQUIRE_REDIS=1.
 
-MODULES  := $(dir $(wildcard go.mod */go.mod))
+MODULES  := $(dir $(wildcard go.mod */go.mod */*/go.mod))
 GOLANGCI := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 10s
 BENCH    ?= # flags of the report: make bench BENCH='-only hit'
