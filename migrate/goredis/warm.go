@@ -35,7 +35,9 @@ const (
 //
 // Redis is waited for up to 100 ms, and after that, or an error of it, left alone for a second. A batch
 // loader is not warmed.
-func Warm[K, V any](client redis.UniversalClient, codec readthrough.Codec, oldKey func(K) string, load readthrough.Loader[K, V]) readthrough.Loader[K, V] {
+func Warm[K, V any](client redis.UniversalClient, codec readthrough.Codec, oldKey func(K) string,
+	load readthrough.Loader[K, V],
+) readthrough.Loader[K, V] {
 	o := &old{client: client}
 	return func(ctx context.Context, k K) (V, error) {
 		if b := o.get(ctx, oldKey(k)); b != nil {
@@ -62,7 +64,8 @@ func (o *old) get(ctx context.Context, key string) []byte {
 	limited, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	answer := make(chan *redis.StringCmd, 1)
-	go func() { answer <- o.client.Get(limited, key) }() // ends with the client's own timeouts: it may not obey the context
+	// Ends with the client's own timeouts: it may not obey the context.
+	go func() { answer <- o.client.Get(limited, key) }()
 	select {
 	case get := <-answer:
 		b, err := get.Bytes()
