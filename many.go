@@ -86,7 +86,9 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 		}
 		m.firstAt[i] = first
 	}
-	m.ask(ctx)
+	if !m.rt.cache.disabled() {
+		m.ask(ctx)
+	}
 }
 
 // ask looks up the distinct reads.
