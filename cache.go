@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,6 +40,10 @@ type Cache struct {
 	closed   bool
 	work     sync.WaitGroup // every goroutine that the Cache and its wrappers start
 	wrappers map[string]wrapped
+
+	single    bool        // the client talks to one server, whose role can be asked for
+	roleAsked atomic.Bool // it is known, or being asked for
+	found     sync.Map    // the findings that were noted
 }
 
 // wrapped is what the Cache knows of a wrapper.
@@ -80,35 +85,10 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		OpenFor:  settings.breaker.openFor,
 		OnState:  c.onBreaker,
 	})
-	c.leases = lease.NewStore(c.mux)
+	c.leases = lease.NewStore(writer{c})
+	_, c.single = innermost(client).(*redis.Client)
 	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
-}
-
-// checkClient refuses clients that answer from elsewhere than the primary.
-func checkClient(client redis.UniversalClient) error {
-	errNil := errors.New("the client is nil")
-	switch client := client.(type) {
-	case nil:
-		return errNil
-	case *redis.Client:
-		if client == nil {
-			return errNil
-		}
-		o := client.Options()
-		if o.ClientSideCache != nil || o.ClientSideCacheConfig != nil {
-			return errors.New("the client has a client-side cache, which may serve what was invalidated")
-		}
-	case *redis.ClusterClient:
-		if client == nil {
-			return errNil
-		}
-		o := client.Options()
-		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
-			return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), which may still have what was invalidated")
-		}
-	}
-	return nil
 }
 
 // register makes the name of a wrapper known. Names are unique in a Cache: two
@@ -288,6 +268,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	raw, err := c.mux.Get(ctx, key)
 	switch {
 	case unreadable(err):
+		c.missed(key)
 		return zero[V](), ErrMiss
 	case err != nil && ctx.Err() == nil && !errors.Is(err, mux.ErrClosed):
 		c.meter.note(ctx, EventRedisError, key, 0, err)
@@ -295,6 +276,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
+	c.hit()
 	v, err := decodeRaw[V](c.settings.wrapper.codec, raw)
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
@@ -343,6 +325,8 @@ func (c *Cache) onBreaker(open bool) {
 	kind := EventBreakerClosed
 	if open {
 		kind = EventBreakerOpen
+	} else {
+		c.roleAsked.Store(false) // it may have changed
 	}
 	c.meter.note(context.Background(), kind, "", 0, nil)
 }

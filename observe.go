@@ -25,6 +25,7 @@ type Stats struct {
 	Unstorable   int64 // values that could not be encoded, or were too large
 	Corrupt      int64 // entries in Redis that were no entry of this wrapper's
 	RedisErrors  int64 // round trips that failed, or were not made because Redis was down
+	Findings     int64 // ways in which Redis, as this client reaches it, breaks a promise
 
 	Refreshes        int64 // refreshes begun in the background
 	SkippedRefreshes int64 // refreshes not begun because too many were under way
@@ -56,12 +57,15 @@ const (
 	EventInvalidation // of one key; Err if it may have failed
 	EventBreakerOpen  // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed
+	// EventFinding is about Redis as this client reaches it: Err says which promise of
+	// docs/guarantees.md it breaks, and what to do. Each Err comes once in a Cache. No Wrapper.
+	EventFinding
 	eventKinds
 )
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
-	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "breaker open", "breaker closed",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "breaker open", "breaker closed", "finding",
 }
 
 // String is the kind in words.
@@ -142,7 +146,7 @@ func (m *meter) addTo(s *Stats) {
 		EventLoad: &s.Loads, EventLoadError: &s.LoadErrors, EventCollapsed: &s.Collapsed, EventShared: &s.Shared,
 		EventFill: &s.Fills, EventRefusedFill: &s.RefusedFills, EventUnstorable: &s.Unstorable,
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
-		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
+		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations, EventFinding: &s.Findings,
 	} {
 		*field += m.counts[kind].Load()
 	}

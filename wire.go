@@ -51,11 +51,13 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 	rt, l := r.rt, &r.found
 	switch {
 	case err == nil:
+		rt.cache.hit()
 		if err := rt.decode(raw, l); err != nil {
 			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 			l.state, *l.value = missing, zero[V]()
 		}
 	case errors.Is(err, redis.Nil):
+		rt.cache.missed(r.key)
 	case unreadable(err):
 		rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 	default:

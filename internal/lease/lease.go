@@ -33,6 +33,7 @@ type Doer interface {
 type Store struct {
 	redis  Doer
 	taught sync.Map // the hashes of the scripts that were sent by their text
+	placed placed
 }
 
 // NewStore returns the leases in the Redis that do speaks to.
@@ -151,12 +152,18 @@ type Outcome struct {
 // Settle stores the entries whose token still is the lease, and releases the
 // leases, in one round trip.
 func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
-	return run(ctx, s, s.redis.Do, settlements, func(e Settlement) call {
+	outcomes := run(ctx, s, s.redis.Do, settlements, func(e Settlement) call {
 		if e.Entry == nil {
 			return call{release, []string{Key(e.Key)}, []any{e.Token}}
 		}
 		return call{fill, []string{Key(e.Key), e.Key}, []any{e.Token, e.Entry, millis(e.TTL)}}
 	})
+	for i, e := range settlements {
+		if outcomes[i].Kept && e.Entry != nil {
+			s.placed.add(e.Key, e.TTL)
+		}
+	}
+	return outcomes
 }
 
 // Renew makes the leases last for their TTL from now, where their token still is
@@ -184,6 +191,11 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 		}
 		return call{set, keys, []any{item.Entry, millis(item.TTL)}}
 	})
+	for i, item := range items {
+		if outcomes[i].Kept {
+			s.placed.add(item.Key, item.TTL)
+		}
+	}
 	return failures(outcomes, func(i int) string { return items[i].Key })
 }
 
@@ -193,6 +205,7 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
 	args := []any{entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale)}
 	outcomes := run(ctx, s, s.redis.Force, keys, func(key string) call {
+		s.placed.forget(key)
 		return call{expire, []string{Key(key), key}, args}
 	})
 	return failures(outcomes, func(i int) string { return keys[i] })
@@ -212,6 +225,7 @@ func failures(outcomes []Outcome, key func(int) string) (left []string, err erro
 // began before can be stored. The keys in left may still have their entry.
 func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, err error) {
 	outcomes := sendEach(ctx, s.redis.Force, keys, func(key string) redis.Cmder {
+		s.placed.forget(key)
 		if !Protects(key) {
 			return redis.NewIntCmd(ctx, "unlink", key)
 		}

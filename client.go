@@ -1,0 +1,137 @@
+package readthrough
+
+import (
+	"context"
+	"errors"
+	"reflect"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// The findings: what a Cache notices of Redis that breaks a promise.
+var (
+	errReplica = errors.New("the client talks to a replica, which may still have what was invalidated, and stores nothing: connect it to the primary")
+	errSplit   = errors.New("a key and its lease are on different servers, so that nothing stored is found: have the proxy place keys by what is in braces (twemproxy: hash_tag: \"{}\")")
+)
+
+// checkClient refuses clients that answer from elsewhere than the primary, as far as that shows
+// without asking Redis. What does not, noticeReplica and missed find.
+func checkClient(client redis.UniversalClient) error {
+	client = innermost(client)
+	if v := reflect.ValueOf(client); !v.IsValid() || v.Kind() == reflect.Pointer && v.IsNil() {
+		return errors.New("the client is nil")
+	}
+	switch client := client.(type) {
+	case *redis.Client:
+		o := client.Options()
+		if o.ClientSideCache != nil || o.ClientSideCacheConfig != nil {
+			return errors.New("the client has a client-side cache, which may serve what was invalidated")
+		}
+	case *redis.ClusterClient:
+		o := client.Options()
+		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
+			return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), which may still have what was invalidated")
+		}
+	case *redis.Ring:
+		return errors.New("a redis.Ring loses invalidations: while a shard is away they go to another, and it comes back with what was invalidated; use a cluster")
+	}
+	return nil
+}
+
+// innermost returns the client that the user's type embeds, if it does, or client itself.
+func innermost(client redis.UniversalClient) redis.UniversalClient {
+	v := reflect.Indirect(reflect.ValueOf(client))
+	if v.Kind() != reflect.Struct {
+		return client
+	}
+	for i := range v.NumField() {
+		field := v.Type().Field(i)
+		if field.Anonymous && field.IsExported() && field.Type.Implements(reflect.TypeFor[redis.UniversalClient]()) {
+			inner, _ := v.Field(i).Interface().(redis.UniversalClient)
+			return innermost(inner)
+		}
+	}
+	return client
+}
+
+// writer sends the commands of the leases, and learns from them what the server is.
+type writer struct{ c *Cache }
+
+func (w writer) Do(ctx context.Context, cmds ...redis.Cmder) error {
+	return w.c.send(ctx, w.c.mux.Do, cmds)
+}
+
+func (w writer) Force(ctx context.Context, cmds ...redis.Cmder) error {
+	return w.c.send(ctx, w.c.mux.Force, cmds)
+}
+
+// send sends cmds by do. With the first of them, and the first after each outage, it asks the server
+// for its role: a replica that takes writes refuses none. Of one that does not, the refusal tells.
+func (c *Cache) send(ctx context.Context, do func(context.Context, ...redis.Cmder) error, cmds []redis.Cmder) error {
+	if c.knowsRole() || c.roleAsked.Swap(true) {
+		err := do(ctx, cmds...)
+		c.noticeReplica(err, cmds)
+		return err
+	}
+	role := redis.NewSliceCmd(ctx, "role")
+	err := do(ctx, append(cmds[:len(cmds):len(cmds)], role)...)
+	if err != nil { // go-redis may have tried a write that was refused until the time was over
+		c.spawn(c.askRole)
+		return err
+	}
+	c.noticeReplica(nil, append(cmds, role))
+	return nil
+}
+
+// askRole asks the server for its role, and for nothing else.
+func (c *Cache) askRole() {
+	role := redis.NewSliceCmd(context.Background(), "role")
+	c.noticeReplica(c.mux.Do(context.Background(), role), []redis.Cmder{role})
+}
+
+// noticeReplica looks for an answer of a replica in the results of a round trip.
+func (c *Cache) noticeReplica(err error, cmds []redis.Cmder) {
+	found := redis.HasErrorPrefix(err, "READONLY")
+	if err != nil {
+		cmds = nil // they may still be under way
+	}
+	for _, cmd := range cmds {
+		role, ok := cmd.(*redis.SliceCmd)
+		found = found || redis.HasErrorPrefix(cmd.Err(), "READONLY") || ok && len(role.Val()) > 0 && role.Val()[0] == "slave"
+	}
+	if found {
+		c.find("", errReplica)
+	}
+}
+
+// knowsRole reports whether the server's role need not be asked for. The client of a cluster finds
+// the primaries by itself.
+func (c *Cache) knowsRole() bool { return !c.single || c.roleAsked.Load() }
+
+// hit asks for the server's role in the background if nothing was written yet: it may be a replica
+// whose entries are only read.
+func (c *Cache) hit() {
+	if !c.knowsRole() && !c.roleAsked.Swap(true) {
+		c.spawn(c.askRole) // ends within WithRedisTimeout
+	}
+}
+
+// missed looks into it if a key was not found that this process has stored. Any other reason than a
+// proxy that places keys by hash is a good one.
+func (c *Cache) missed(key string) {
+	if !c.leases.Misses(key) {
+		return
+	}
+	c.spawn(func() { // ends within WithRedisTimeout
+		if c.leases.IsSplit(context.Background(), key) {
+			c.find(key, errSplit)
+		}
+	})
+}
+
+// find notes a finding the first time that it is made.
+func (c *Cache) find(key string, err error) {
+	if _, before := c.found.LoadOrStore(err, true); !before {
+		c.meter.note(context.Background(), EventFinding, key, 0, err)
+	}
+}
