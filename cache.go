@@ -86,6 +86,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		OnState:  c.onBreaker,
 	})
 	c.leases = lease.NewStore(writer{c})
+	c.leases.FailoverSafe = settings.failoverSafe
 	_, c.single = innermost(client).(*redis.Client)
 	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
@@ -265,7 +266,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if key == "" {
 		return zero[V](), failed("get", ErrEmptyKey)
 	}
-	raw, err := c.mux.Get(ctx, key)
+	raw, err := c.read(ctx, key)
 	switch {
 	case unreadable(err):
 		c.missed(key)

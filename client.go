@@ -54,6 +54,34 @@ func innermost(client redis.UniversalClient) redis.UniversalClient {
 	return client
 }
 
+// read returns the bytes of the entry at key. Its errors are those of mux.Get.
+func (c *Cache) read(ctx context.Context, key string) ([]byte, error) {
+	if !c.settings.failoverSafe {
+		return c.mux.Get(ctx, key)
+	}
+	get := c.newGet(ctx, key)
+	if err := c.readMany(ctx, []redis.Cmder{get}); err != nil {
+		return nil, err
+	}
+	return get.Bytes()
+}
+
+// newGet returns the command that asks for the entry at key, for readMany to send.
+func (c *Cache) newGet(ctx context.Context, key string) *redis.StringCmd {
+	if c.settings.failoverSafe {
+		return c.leases.NewGet(ctx, key)
+	}
+	return redis.NewStringCmd(ctx, "get", key)
+}
+
+// readMany sends commands of newGet. Its error means what that of mux.Do does.
+func (c *Cache) readMany(ctx context.Context, gets []redis.Cmder) error {
+	if c.settings.failoverSafe {
+		return c.leases.Get(ctx, gets...)
+	}
+	return c.mux.Do(ctx, gets...)
+}
+
 // writer sends the commands of the leases, and learns from them what the server is.
 type writer struct{ c *Cache }
 

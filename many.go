@@ -106,10 +106,10 @@ func (m *many[K, V]) ask(ctx context.Context, part []int, began time.Time) {
 	if down == nil {
 		cmds := make([]redis.Cmder, len(part))
 		for j, i := range part {
-			gets[j] = redis.NewStringCmd(ctx, "get", m.reads[i].key)
+			gets[j] = m.rt.cache.newGet(ctx, m.reads[i].key)
 			cmds[j] = gets[j]
 		}
-		if err := m.rt.cache.mux.Do(ctx, cmds...); err != nil {
+		if err := m.rt.cache.readMany(ctx, cmds); err != nil {
 			down = &err
 			m.down.Store(down)
 		}

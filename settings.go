@@ -62,6 +62,7 @@ type cacheSettings struct {
 	breaker      breakerSettings
 	maxRefreshes int
 	observers    []Observer
+	failoverSafe bool
 }
 
 type breakerSettings struct {

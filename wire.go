@@ -40,7 +40,7 @@ func (l *lookup[V]) is(s state) bool { return l.state == s }
 
 // lookup asks Redis for the key.
 func (r *read[K, V]) lookup(ctx context.Context) {
-	raw, err := r.rt.cache.mux.Get(ctx, r.key)
+	raw, err := r.rt.cache.read(ctx, r.key)
 	r.found.value = new(V)
 	r.answered(ctx, raw, err)
 }

@@ -34,6 +34,10 @@ type Store struct {
 	redis  Doer
 	taught sync.Map // the hashes of the scripts that were sent by their text
 	placed placed
+
+	// FailoverSafe has what is stored served by the primary alone that has taken it: see
+	// failover.go. It is to be set before the first call.
+	FailoverSafe bool
 }
 
 // NewStore returns the leases in the Redis that do speaks to.
@@ -70,6 +74,9 @@ type Acquired struct {
 
 // Acquire asks for the leases of all requests, and for the entries, in one round trip.
 func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
+	if s.FailoverSafe {
+		return s.acquireSafely(ctx, requests)
+	}
 	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
 		asked[i] = newAcquire(ctx, requests[i])
@@ -154,9 +161,9 @@ type Outcome struct {
 func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
 	outcomes := run(ctx, s, s.redis.Do, settlements, func(e Settlement) call {
 		if e.Entry == nil {
-			return call{release, []string{Key(e.Key)}, []any{e.Token}}
+			return call{s.version(release), []string{Key(e.Key)}, []any{e.Token}}
 		}
-		return call{fill, []string{Key(e.Key), e.Key}, []any{e.Token, e.Entry, millis(e.TTL)}}
+		return call{s.version(fill), []string{Key(e.Key), e.Key}, []any{e.Token, e.Entry, millis(e.TTL)}}
 	})
 	for i, e := range settlements {
 		if outcomes[i].Kept && e.Entry != nil {
@@ -170,7 +177,7 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 // the lease.
 func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
 	return run(ctx, s, s.redis.Do, requests, func(r Request) call {
-		return call{renew, []string{Key(r.Key)}, []any{r.Token, millis(r.TTL)}}
+		return call{s.version(renew), []string{Key(r.Key)}, []any{r.Token, millis(r.TTL)}}
 	})
 }
 
@@ -189,7 +196,7 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 		if !Protects(item.Key) {
 			keys[0] = item.Key // it has no lease to be deleted
 		}
-		return call{set, keys, []any{item.Entry, millis(item.TTL)}}
+		return call{s.version(set), keys, []any{item.Entry, millis(item.TTL)}}
 	})
 	for i, item := range items {
 		if outcomes[i].Kept {
@@ -203,7 +210,11 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 // stale from now, and deletes their leases: what was being loaded is as old as
 // they are. The keys in left may still have a fresh entry.
 func (s *Store) Expire(ctx context.Context, now time.Time, stale time.Duration, keys ...string) (left []string, err error) {
-	args := []any{entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale)}
+	magic := entry.Magic
+	if s.FailoverSafe {
+		magic = entry.StampedMagic
+	}
+	args := []any{magic, len(magic) + entry.FreshUntilOffset - len(entry.Magic), entry.Stamp(now), millis(stale)}
 	outcomes := run(ctx, s, s.redis.Force, keys, func(key string) call {
 		s.placed.forget(key)
 		return call{expire, []string{Key(key), key}, args}

@@ -24,6 +24,7 @@ func (m *model) merge(w *world) {
 	m.sortCallers(w)
 	w.nameTokens()
 	w.tidy()
+	m.namePrimaries(w)
 	if !m.hurts(w) {
 		w.crashes = 0
 	}
@@ -115,6 +116,7 @@ func (w *world) eachVersion(f func(*uint8)) {
 		}
 	}
 	some(&w.entry)
+	some(&w.replica.entry)
 	for p := range w.flights {
 		for i := range w.flights[p] {
 			some(&w.flights[p][i].version)
@@ -213,7 +215,24 @@ func (w *world) nameTokens() {
 		}
 	}
 	name(&w.lease)
+	name(&w.replica.lease)
 	for i := range w.orphans {
 		name(&w.orphans[i].token)
+	}
+}
+
+// namePrimaries makes one of all primaries that are gone, whose IDs never come back.
+func (m *model) namePrimaries(w *world) {
+	if m.idsComeBack {
+		return
+	}
+	for _, of := range []*uint8{&w.entryOf, &w.leaseOf, &w.replica.entryOf, &w.replica.leaseOf} {
+		if *of != w.primary {
+			*of = 0
+		}
+	}
+	w.replica.entryOf, w.replica.leaseOf = 0, 0
+	for _, of := range []*uint8{&w.entryOf, &w.leaseOf, &w.primary} {
+		*of = min(*of, 1)
 	}
 }

@@ -21,6 +21,9 @@ type rules struct {
 	entryBeforeLease bool // Invalidate deletes the two one after the other: no
 	waitsForever     bool // for the process that holds the lease: no
 	neverSteals      bool // a Refresh takes what it finds: no
+	servesForeign    bool // an entry that another primary took is served: no
+	fillsForeign     bool // a lease that another primary gave is good for a fill: no
+	idsComeBack      bool // a server that is promoted again has the ID it had before: no
 }
 
 func realRules() rules {
@@ -58,6 +61,8 @@ const (
 	leaseExpires
 	entryExpires
 	processCrashes
+	replicates
+	failsOver
 )
 
 // befalls reports whether the step is something that befalls the actors.
@@ -82,7 +87,8 @@ func actions() []action {
 	for i := range uint8(maxOrphans) {
 		all = append(all, action{kind: orphanArrives, i: i})
 	}
-	return append(all, action{kind: refresherGoesOn}, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes})
+	return append(all, action{kind: refresherGoesOn}, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes},
+		action{kind: replicates}, action{kind: failsOver})
 }
 
 // model is a scenario and the rules that it is played by.
@@ -134,7 +140,7 @@ func (m *model) step(w *world, a action) bool {
 	case orphanArrives:
 		if c := w.orphans[a.i]; c.kind != none {
 			w.orphans[a.i] = command{}
-			w.apply(c)
+			m.apply(w, c)
 			possible = true
 		}
 	case leaseExpires:
@@ -143,11 +149,19 @@ func (m *model) step(w *world, a action) bool {
 		}
 	case entryExpires:
 		if possible = w.entry != 0 && spend(&w.entryExpiries); possible {
-			w.entry = 0
+			w.setEntry(0)
 		}
 	case processCrashes:
 		if possible = m.hurts(w) && spend(&w.crashes); possible {
 			m.crash(w)
+		}
+	case replicates:
+		if possible = w.failovers > 0 && spend(&w.replications); possible {
+			w.replica = w.memory
+		}
+	case failsOver:
+		if possible = spend(&w.failovers); possible {
+			m.failOver(w)
 		}
 	}
 	if possible {
@@ -184,8 +198,8 @@ func (m *model) stepCaller(w *world, i uint8) bool {
 	case c.at == notStarted:
 		c.floor = w.covered
 		c.at = missed
-		if w.entry != 0 {
-			m.serve(w, i, w.entry)
+		if entry := m.get(w); entry != 0 {
+			m.serve(w, i, entry)
 		}
 	default:
 		if w.seatings[p].full() {
@@ -209,7 +223,7 @@ func (m *model) stepRefresher(w *world) bool {
 	case !m.refresher || r.done:
 		return false
 	case r.found == 0:
-		r.found = w.entry
+		r.found = m.get(w)
 		return r.found != 0
 	case w.seatings[0].full():
 		return false
@@ -251,13 +265,14 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 	case wrote:
 		switch {
 		case m.sets == int(i)+1:
-			w.entry = wr.version
+			w.setEntry(wr.version)
 			w.setLease(0)
 		case m.entryBeforeLease:
-			w.entry, wr.at = 0, halfDeleted
+			w.setEntry(0)
+			wr.at = halfDeleted
 			return true
 		default:
-			w.entry = 0
+			w.setEntry(0)
 			if !m.keepsLease {
 				w.setLease(0)
 			}
@@ -292,7 +307,7 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 	case halfway:
 		// A client that lost the answer asks again: then the lease is its own.
 		f.good = f.good || w.lease == f.token
-		f.version, f.at = w.entry, replied
+		f.version, f.at = m.get(w), replied
 	case replied:
 		return m.digest(w, p, i, over)
 	case loading:
@@ -312,45 +327,73 @@ func (m *model) arrive(w *world, f *flying) {
 		if f.at = halfway; f.Steal {
 			f.at = replied // it does not look at the entry
 		}
-		if w.lease == 0 || f.Steal {
+		if m.leaseIsFree(w) || f.Steal {
 			w.setLease(f.token)
 			f.good, f.owns = true, true
 		}
+		if m.scenario.failovers > 0 && !f.Steal { // a script is atomic
+			f.good = f.good || w.lease == f.token
+			f.version, f.at = m.get(w), replied
+		}
 	case lease.Fill:
 		owned := f.owns
-		f.good = w.apply(command{fillCmd, f.token, f.version})
+		f.good = m.apply(w, command{fillCmd, f.token, f.version})
 		if !f.good && m.fillsAnyway {
-			w.entry, f.good = f.version, true
+			w.setEntry(f.version)
+			f.good = true
 		}
 		if f.good && !owned {
 			m.violation = ownersFill
 		}
 	case lease.Release:
-		f.good = w.apply(command{kind: releaseCmd, token: f.token})
+		f.good = m.apply(w, command{kind: releaseCmd, token: f.token})
 	}
 }
 
 // apply is the moment at which Redis does c. It reports what a script returns.
-func (w *world) apply(c command) bool {
+func (m *model) apply(w *world, c command) bool {
 	switch c.kind {
 	case acquireCmd, stealCmd:
-		if w.lease == 0 || c.kind == stealCmd {
+		if m.leaseIsFree(w) || c.kind == stealCmd {
 			w.setLease(c.token)
 		}
 		return false
 	case unlinkCmd:
-		w.entry = 0
+		w.setEntry(0)
 		w.setLease(0)
 		return false
 	}
-	if w.lease != c.token {
+	if w.lease != c.token || w.leaseOf != w.primary && !m.fillsForeign {
 		return false
 	}
 	if c.kind == fillCmd {
-		w.entry = c.version
+		w.setEntry(c.version)
 	}
 	w.setLease(0)
 	return true
+}
+
+// get returns the entry that a read is given.
+func (m *model) get(w *world) uint8 {
+	if w.entryOf != w.primary && !m.servesForeign {
+		return 0
+	}
+	return w.entry
+}
+
+// leaseIsFree reports whether an acquire gets the lease.
+func (m *model) leaseIsFree(w *world) bool { return w.lease == 0 || w.leaseOf != w.primary }
+
+// failOver makes the replica the primary, with what it has. A restart from a snapshot is the same.
+func (m *model) failOver(w *world) {
+	w.setLease(0) // who had it has lost it
+	w.memory = w.replica
+	if w.failovers == 0 { // no other will be promoted
+		w.replica, w.replications = memory{}, 0
+	}
+	if w.primary++; m.idsComeBack && w.primary > 2 {
+		w.primary = 1
+	}
 }
 
 // digest goes on after an answer.

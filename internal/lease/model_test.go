@@ -20,6 +20,7 @@ import (
 //
 // An actor moves in steps: a command is sent, Redis does it, the answer arrives; a
 // load begins, reads the database, ends. Any other actor may come in between.
+// Where there are failovers, the Store is FailoverSafe.
 // Callers do not give up here, nothing becomes stale by age, and there is one key.
 
 func TestEveryInterleavingIsCoherent(t *testing.T) {
@@ -44,6 +45,12 @@ func TestEveryInterleavingIsCoherent(t *testing.T) {
 		{"one refreshes, and Redis fails", scenario{callers: "Aa", writers: "A", leaseExpiries: 1, lostAnswers: 1, unstorable: 1}},
 		{"a refresh in the background", scenario{callers: "AAB", writers: "B", refresher: true}},
 		{"a refresh in the background, and one at once", scenario{callers: "Aa", writers: "AB", refresher: true, leaseExpiries: 1, crashes: 1}},
+		{"a failover", scenario{callers: "AAB", writers: "B", replications: 1, failovers: 1}},
+		{"a failover, and a lease expires", scenario{callers: "AB", writers: "B", polls: 1, leaseExpiries: 1, replications: 1, failovers: 1}},
+		{"a failover, and an answer is lost", scenario{callers: "AA", writers: "B", lostAnswers: 1, replications: 1, failovers: 1}},
+		{"a failover there and back", scenario{callers: "AB", writers: "B", replications: 2, failovers: 2}},
+		{"a failover, one sets, one invalidates", scenario{callers: "AB", writers: "AB", sets: 1, oneByOne: true, replications: 1, failovers: 1}},
+		{"a failover, and a refresh", scenario{callers: "Aa", writers: "B", refresher: true, replications: 1, failovers: 1}},
 		{"everything at once", scenario{callers: "AAB", writers: "AB", leaseExpiries: 1, crashes: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -81,6 +88,7 @@ func TestMergingStatesLosesNoInterleaving(t *testing.T) {
 		{callers: "AA", writers: "A", lostAnswers: 1, unstorable: 1},
 		{callers: "Aa", writers: "A", leaseExpiries: 1},
 		{callers: "A", writers: "AB", refresher: true},
+		{callers: "AB", writers: "A", replications: 1, failovers: 2},
 	} {
 		merged := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
 		plain := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
@@ -139,6 +147,14 @@ func TestEveryHalfOfTheProtocolIsNeeded(t *testing.T) {
 			}},
 		{"a refresh that leaves the load to another process has no result", scenario{callers: "BAb", writers: "B", refresher: true}, neverStale,
 			serveAll(func(f *flying) bool { return f.Audience == lease.Nobody })},
+		{"an entry is served by the primary that took it", scenario{callers: "AB", writers: "B", replications: 1, failovers: 1}, neverStale,
+			func(r *rules) { r.servesForeign = true }},
+		{"a fill needs a lease of the same primary", scenario{callers: "AB", writers: "B", replications: 1, failovers: 1}, neverStale,
+			func(r *rules) { r.fillsForeign = true }},
+		{"a failover takes the leases of those that load", scenario{callers: "AA", writers: "B", replications: 1, failovers: 1}, ownersFill,
+			func(r *rules) { r.fillsForeign = true }},
+		{"a primary has an ID that there never was before", scenario{callers: "AB", writers: "B", replications: 2, failovers: 2}, neverStale,
+			func(r *rules) { r.idsComeBack = true }},
 		{"waiting ends", scenario{callers: "AB", writers: "A", crashes: 1}, neverStuck,
 			func(r *rules) { r.waitsForever = true }},
 	} {

@@ -18,8 +18,10 @@ const (
 type world struct {
 	db      uint8 // versions count from one; zero is none
 	covered uint8 // the newest write whose invalidation has returned
-	entry   uint8 // in Redis: the version stored
-	lease   uint8 // in Redis: the token stored
+
+	memory        // of the primary
+	primary uint8 // its replication ID
+	replica memory
 
 	callers   [callers]caller
 	refresher refresher
@@ -30,7 +32,11 @@ type world struct {
 
 	// What may still go wrong.
 	leaseExpiries, entryExpiries, lostAnswers, unstorable, crashes uint8
+	replications, failovers                                        uint8
 }
+
+// memory is what a Redis holds: a version and a token, or zero, and by which primary each was taken.
+type memory struct{ entry, entryOf, lease, leaseOf uint8 }
 
 // refresher is the read of process A that starts a refresh in the background.
 type refresher struct {
@@ -142,13 +148,16 @@ func (w *world) setLease(token uint8) {
 			w.flights[p][i].owns = false
 		}
 	}
-	w.lease = token
+	w.lease, w.leaseOf = token, w.primary
 }
+
+// setEntry stores a version, or zero.
+func (w *world) setEntry(version uint8) { w.entry, w.entryOf = version, w.primary }
 
 // newToken returns a token that nothing knows of any more.
 func (w *world) newToken() uint8 {
 	for token := uint8(1); ; token++ {
-		used := token == w.lease
+		used := token == w.lease || token == w.replica.lease
 		for _, c := range w.orphans {
 			used = used || c.token == token
 		}
@@ -173,7 +182,7 @@ func (w *world) orphan(c command) {
 // order: so that worlds which differ in nothing that matters are one.
 func (w *world) tidy() {
 	for i, c := range w.orphans {
-		harmless := c.token != w.lease && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
+		harmless := c.token != w.lease && c.token != w.replica.lease && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
 			return (o.kind == acquireCmd || o.kind == stealCmd) && o.token == c.token
 		})
 		if (c.kind == fillCmd || c.kind == releaseCmd) && harmless {

@@ -45,7 +45,7 @@ return 1`)
 	expire = newScript(`
 redis.call('DEL', KEYS[1])
 local old = redis.pcall('GETRANGE', KEYS[2], 0, ARGV[2] + 5)
-if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, 4) ~= ARGV[1] then
+if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, #ARGV[1]) ~= ARGV[1] then
   return redis.call('DEL', KEYS[2]) + 1
 end
 local function number(s, at)
