@@ -54,7 +54,9 @@ type wrapped struct {
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
 // Cache. It does not speak to Redis. The client must read from the primary, and
-// without a cache of its own: else a value could be served after it was invalidated.
+// without a cache of its own: else a value could be served after it was invalidated. The
+// error says so of clients that show that they do not; others are found in use, and said
+// in an EventFinding. docs/redis.md says which are which, and what a client must do.
 func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	c, err := newCache(client, opts)
 	return c, failed("NewCache", err)
