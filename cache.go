@@ -41,9 +41,8 @@ type Cache struct {
 	work     sync.WaitGroup // every goroutine that the Cache and its wrappers start
 	wrappers map[string]wrapped
 
-	single    bool        // the client talks to one server, whose role can be asked for
-	roleAsked atomic.Bool // it is known, or being asked for
-	found     sync.Map    // the findings that were noted
+	role  atomic.Int32 // a roleState
+	found sync.Map     // the findings that were noted
 }
 
 // wrapped is what the Cache knows of a wrapper.
@@ -89,7 +88,9 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	})
 	c.leases = lease.NewStore(writer{c})
 	c.leases.FailoverSafe = settings.failoverSafe
-	_, c.single = innermost(client).(*redis.Client)
+	if _, single := innermost(client).(*redis.Client); !single {
+		c.role.Store(roleMoot)
+	}
 	c.retries = retry.New(c.leases.Invalidate, c.spawn)
 	return c, nil
 }
@@ -279,7 +280,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	c.hit()
+	c.lookedUp(true)
 	v, err := decodeRaw[V](c.settings.wrapper.codec, raw)
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
@@ -329,7 +330,7 @@ func (c *Cache) onBreaker(open bool) {
 	if open {
 		kind = EventBreakerOpen
 	} else {
-		c.roleAsked.Store(false) // it may have changed
+		c.role.CompareAndSwap(roleAsked, roleUnknown) // it may have changed
 	}
 	c.meter.note(context.Background(), kind, "", 0, nil)
 }

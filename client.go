@@ -93,10 +93,20 @@ func (w writer) Force(ctx context.Context, cmds ...redis.Cmder) error {
 	return w.c.send(ctx, w.c.mux.Force, cmds)
 }
 
+// roleState is what a Cache knows of its server's role.
+type roleState = int32
+
+const (
+	roleUnknown roleState = iota // the next write, or hit, asks for it
+	roleAsked                    // it is known, or being asked for
+	roleMissed                   // Redis has not answered: the next lookup that it answers asks again
+	roleMoot                     // the client of a cluster finds the primaries by itself
+)
+
 // send sends cmds by do. With the first of them, and the first after each outage, it asks the server
 // for its role: a replica that takes writes refuses none. Of one that does not, the refusal tells.
 func (c *Cache) send(ctx context.Context, do func(context.Context, ...redis.Cmder) error, cmds []redis.Cmder) error {
-	if c.knowsRole() || c.roleAsked.Swap(true) {
+	if !c.role.CompareAndSwap(roleUnknown, roleAsked) {
 		err := do(ctx, cmds...)
 		c.noticeReplica(err, cmds)
 		return err
@@ -114,7 +124,21 @@ func (c *Cache) send(ctx context.Context, do func(context.Context, ...redis.Cmde
 // askRole asks the server for its role, and for nothing else.
 func (c *Cache) askRole() {
 	role := redis.NewSliceCmd(context.Background(), "role")
-	c.noticeReplica(c.mux.Do(context.Background(), role), []redis.Cmder{role})
+	err := c.mux.Do(context.Background(), role)
+	if err != nil {
+		c.role.CompareAndSwap(roleAsked, roleMissed)
+	}
+	c.noticeReplica(err, []redis.Cmder{role})
+}
+
+// lookedUp follows a lookup that Redis has answered. It asks for the server's role in the background
+// where a write cannot: before the first one, for entries of a replica may only be read, and where
+// the answer to a write was lost.
+func (c *Cache) lookedUp(hit bool) {
+	state := c.role.Load()
+	if (state == roleMissed || state == roleUnknown && hit) && c.role.CompareAndSwap(state, roleAsked) {
+		c.spawn(c.askRole) // ends within WithRedisTimeout
+	}
 }
 
 // noticeReplica looks for an answer of a replica in the results of a round trip.
@@ -132,21 +156,10 @@ func (c *Cache) noticeReplica(err error, cmds []redis.Cmder) {
 	}
 }
 
-// knowsRole reports whether the server's role need not be asked for. The client of a cluster finds
-// the primaries by itself.
-func (c *Cache) knowsRole() bool { return !c.single || c.roleAsked.Load() }
-
-// hit asks for the server's role in the background if nothing was written yet: it may be a replica
-// whose entries are only read.
-func (c *Cache) hit() {
-	if !c.knowsRole() && !c.roleAsked.Swap(true) {
-		c.spawn(c.askRole) // ends within WithRedisTimeout
-	}
-}
-
-// missed looks into it if a key was not found that this process has stored. Any other reason than a
-// proxy that places keys by hash is a good one.
+// missed follows a lookup that found nothing, and looks into it if this process has stored the key.
+// Any other reason than a proxy that places keys by hash is a good one.
 func (c *Cache) missed(key string) {
+	c.lookedUp(false)
 	if !c.leases.Misses(key) {
 		return
 	}

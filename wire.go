@@ -51,7 +51,7 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 	rt, l := r.rt, &r.found
 	switch {
 	case err == nil:
-		rt.cache.hit()
+		rt.cache.lookedUp(true)
 		if err := rt.decode(raw, l); err != nil {
 			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 			l.state, *l.value = missing, zero[V]()
