@@ -149,7 +149,8 @@ func (c *Cache) noticeReplica(err error, cmds []redis.Cmder) {
 	}
 	for _, cmd := range cmds {
 		role, ok := cmd.(*redis.SliceCmd)
-		found = found || redis.HasErrorPrefix(cmd.Err(), "READONLY") || ok && len(role.Val()) > 0 && role.Val()[0] == "slave"
+		isReplica := ok && cmd.Name() == "role" && len(role.Val()) > 0 && role.Val()[0] == "slave"
+		found = found || isReplica || redis.HasErrorPrefix(cmd.Err(), "READONLY")
 	}
 	if found {
 		c.find("", errReplica)
