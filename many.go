@@ -7,10 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/readthrough-go/readthrough/internal/fill"
-	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
 // Result is one key's answer in GetMany and Each.
@@ -93,19 +90,14 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 
 // ask looks up the distinct reads.
 func (m *many[K, V]) ask(ctx context.Context) {
-	gets := make([]redis.Cmder, len(m.distinct))
+	keys := make([]string, len(m.distinct))
 	for j, i := range m.distinct {
-		gets[j] = redis.NewStringCmd(ctx, "get", m.reads[i].key)
+		keys[j] = m.reads[i].key
 	}
-	err := m.rt.cache.mux.GetMany(ctx, &m.rt.replySize, gets)
+	got := m.rt.cache.readMany(ctx, keys, &m.rt.replySize)
 	for j, i := range m.distinct {
-		r := &m.reads[i]
-		if lost := mux.ErrorOf(err, j); lost != nil {
-			r.answered(ctx, nil, lost)
-			continue
-		}
-		raw, err := gets[j].(*redis.StringCmd).Bytes()
-		r.answered(ctx, raw, err)
+		raw, err := got(j)
+		m.reads[i].answered(ctx, raw, err)
 	}
 }
 

@@ -67,6 +67,7 @@ type cacheSettings struct {
 	breaker      breakerSettings
 	maxRefreshes int
 	observers    []Observer
+	failoverSafe bool
 	clock        *clock.Clock // by which entries age; nil: the machine's
 }
 

@@ -39,7 +39,7 @@ return redis.call('DEL', KEYS[1])`)
 	expire = newScript(`
 local old = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[2] + 5)
 if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
-if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, 4) ~= ARGV[1] then
+if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, #ARGV[1]) ~= ARGV[1] then
   return redis.call('DEL', KEYS[1]) + 1
 end
 local function number(s, at)
@@ -57,9 +57,19 @@ end
 return 1`)
 )
 
-// call returns the command that runs sc: by its hash if Redis was sent its text before,
-// and has not forgotten it.
+// call returns the command that runs sc: see words.
 func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []string, args ...any) []redis.Cmder {
+	return []redis.Cmder{redis.NewCmd(ctx, s.words(forgotten, sc, keys, args...)...)}
+}
+
+// words returns the words of the command that runs sc, or what stands for it in a Store
+// that is FailoverSafe: by its hash if Redis was sent its text before, and has not forgotten it.
+func (s *Store) words(forgotten bool, sc script, keys []string, args ...any) []any {
+	if s.config.FailoverSafe {
+		if safe, other := safeVersions[sc]; other {
+			sc = safe
+		}
+	}
 	words := []any{"eval", sc.source, len(keys)}
 	if _, known := s.taught.LoadOrStore(sc.sha1, true); known && !forgotten && s.hashes.open() {
 		words = []any{"evalsha", sc.sha1, len(keys)}
@@ -67,5 +77,5 @@ func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []stri
 	for _, key := range keys {
 		words = append(words, key)
 	}
-	return []redis.Cmder{redis.NewCmd(ctx, append(words, args...)...)}
+	return append(words, args...)
 }
