@@ -1,6 +1,10 @@
 package mux
 
-import "github.com/redis/go-redis/v9"
+import (
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
 
 // clientObeysDeadline reports whether client gives a command up when the deadline of its context
 // has passed, and meanwhile runs nothing of its user's that might not. Hooks cannot be seen.
@@ -15,26 +19,32 @@ func clientObeysDeadline(client redis.UniversalClient) bool {
 		o.StreamingCredentialsProvider == nil
 }
 
-// canSendInPerson reports whether the caller of w can do the worker's part itself: nothing can call
-// it away, and the client will obey the deadline. It must be connected already: connecting must not
-// end with a caller's deadline.
+// canSendInPerson reports whether the caller of w can do the worker's part itself: the client will
+// obey the deadline. It must be connected already: connecting must not end with a caller's deadline.
 func (n *node) canSendInPerson(w *waiter) bool {
-	return n.obeysDeadline && w.ctx.Done() == nil && w.cmds == nil && !n.breaker.failing.Load()
+	return n.obeysDeadline && w.cmds == nil && !n.breaker.failing.Load()
 }
 
 // sendInPerson makes the round trip of p on the goroutine of its only waiter, in place of p's
-// worker. It leaves what has queued meanwhile to the worker.
+// worker, until the timeout is over or the caller's deadline has come. It leaves what has queued
+// meanwhile to the worker.
 func (n *node) sendInPerson(p *pipeline) {
 	defer n.workers.alive.Done()
 	wk := p.worker
+	deadline := p.sentAt.Add(n.timeout)
+	own, hurried := p.waiters[0].ctx.Deadline()
+	if hurried = hurried && own.Before(deadline); hurried {
+		deadline = own
+	}
 	returned := false
 	defer func() {
 		if !returned { // a hook of the client's has panicked
 			n.discard(p)
 		}
 	}()
-	p.exec(n, p.sentAt.Add(n.timeout))
+	p.exec(n, deadline)
 	returned = true
+	p.hurried = hurried && !time.Now().Before(own)
 	switch next, keep := n.finish(p); {
 	case next != nil:
 		wk.pipelines <- next

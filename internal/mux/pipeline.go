@@ -17,12 +17,18 @@ type pipeline struct {
 	single  single
 	ctx     roundTripContext
 	worker  *worker // that makes the round trip, or in whose place a caller does
+	timing
+	probe   bool // the breaker waits for the outcome
+	extra   bool // takes no slot: a probe, or forced while the breaker is open
+	hurried bool // failed by its caller's deadline, which says nothing of Redis
+	ended   bool // guarded by node.mu: its waiters are being released, or have been
+}
+
+// timing is since when a pipeline waits for Redis.
+type timing struct {
 	sentAt  time.Time
-	arrived atomic.Int64  // when p last made progress, since sentAt; 0: not yet
+	arrived atomic.Int64  // when it last made progress, since sentAt; 0: not yet
 	excused time.Duration // guarded by node.mu: what of the time since sentAt does not count
-	probe   bool          // the breaker waits for the outcome
-	extra   bool          // takes no slot: a probe, or forced while the breaker is open
-	ended   bool          // guarded by node.mu: its waiters are being released, or have been
 }
 
 // single is what a pipeline of one waiter needs. It is part of the pipeline so that one allocation
