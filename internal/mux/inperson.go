@@ -20,31 +20,30 @@ func clientObeysDeadline(client redis.UniversalClient) bool {
 }
 
 // canSendInPerson reports whether the caller of w can do the worker's part itself: the client will
-// obey the deadline. It must be connected already: connecting must not end with a caller's deadline.
+// obey the deadline, and the caller has as much time as anybody. One in a hurry would take the
+// connection with it that is being made for it. Redis must have answered before.
 func (n *node) canSendInPerson(w *waiter) bool {
-	return n.obeysDeadline && w.cmds == nil && !n.breaker.failing.Load()
+	if !n.obeysDeadline || n.breaker.failing.Load() {
+		return false
+	}
+	own, limited := w.ctx.Deadline()
+	return !limited || time.Until(own) >= n.timeout
 }
 
 // sendInPerson makes the round trip of p on the goroutine of its only waiter, in place of p's
-// worker, until the timeout is over or the caller's deadline has come. It leaves what has queued
-// meanwhile to the worker.
+// worker. It leaves what has queued meanwhile to the worker.
 func (n *node) sendInPerson(p *pipeline) {
 	defer n.workers.alive.Done()
 	wk := p.worker
-	deadline := p.sentAt.Add(n.timeout)
-	own, hurried := p.waiters[0].ctx.Deadline()
-	if hurried = hurried && own.Before(deadline); hurried {
-		deadline = own
-	}
 	returned := false
 	defer func() {
 		if !returned { // a hook of the client's has panicked
 			n.discard(p)
 		}
 	}()
-	p.exec(n, deadline)
+	p.exec(n, n.timeout)
 	returned = true
-	p.hurried = hurried && !time.Now().Before(own)
+	p.late = ended(p.waiters[0].ctx) != nil
 	switch next, keep := n.finish(p); {
 	case next != nil:
 		wk.pipelines <- next
