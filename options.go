@@ -204,6 +204,17 @@ func WithLoadLimit(n int) Option {
 	})
 }
 
+// WithBackgroundFill answers those who had come before the load began as soon as it has ended, while
+// the value is being stored: a round trip less to wait for. Default off, so that a test finds the
+// entry when Get returns. Info.Stored is false then. Who came later waits for the round trip, which
+// shows whether anything was invalidated meanwhile.
+func WithBackgroundFill() Option {
+	return option(func(s *settings) error {
+		s.load.ahead = true
+		return nil
+	})
+}
+
 // WithMaxEntryBytes sets the size past which an encoded value is not stored, and not decoded
 // if another has stored it, in bytes. Default 8 MiB. Such a value is returned, counted
 // (Stats.Unstorable) and observed.
