@@ -45,7 +45,8 @@ func (n *notFound) missing() error {
 
 type loadSettings struct {
 	timeout time.Duration
-	limit   int // loads at a time; 0: any number
+	limit   int  // loads at a time; 0: any number
+	ahead   bool // callers are answered before the value is stored
 }
 
 type leaseSettings struct{ ttl, wait time.Duration }
@@ -153,7 +154,7 @@ func (rt *ReadThrough[K, V]) engineSettings() fill.Settings {
 	s := &rt.settings
 	return fill.Settings{
 		TTL: s.ttl, LoadTimeout: s.load.timeout, LoadLimit: s.load.limit,
-		LeaseTTL: s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
+		BackgroundFill: s.load.ahead, LeaseTTL: s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
 		BatchSize: s.batch.size, GatherWindow: s.batch.window, GatherSize: s.batch.gather,
 		Clock: rt.cache.settings.clock,
 	}

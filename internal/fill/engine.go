@@ -37,16 +37,17 @@ type Wrapper[K, V any] struct {
 
 // Settings are the limits of an engine.
 type Settings struct {
-	TTL          time.Duration // bounds the pause after failed loads
-	LoadTimeout  time.Duration
-	LeaseTTL     time.Duration
-	LeaseWait    time.Duration // how long another process's load is waited for
-	RedisTimeout time.Duration // of one step of the protocol
-	LoadLimit    int           // loads at a time; 0: any number
-	BatchSize    int           // keys in one call of LoadMany
-	GatherWindow time.Duration // 0: single misses are not gathered
-	GatherSize   int
-	Clock        *clock.Clock // by which entries age, and pauses end; nil: the machine's
+	TTL            time.Duration // bounds the pause after failed loads
+	LoadTimeout    time.Duration
+	LeaseTTL       time.Duration
+	LeaseWait      time.Duration // how long another process's load is waited for
+	RedisTimeout   time.Duration // of one step of the protocol
+	BackgroundFill bool          // callers are answered before the value is stored
+	LoadLimit      int           // loads at a time; 0: any number
+	BatchSize      int           // keys in one call of LoadMany
+	GatherWindow   time.Duration // 0: single misses are not gathered
+	GatherSize     int
+	Clock          *clock.Clock // by which entries age, and pauses end; nil: the machine's
 }
 
 // Event is something that the engine tells its wrapper by Note.
