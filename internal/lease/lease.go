@@ -91,7 +91,8 @@ type Request struct {
 
 // Acquired is the answer to a Request.
 type Acquired struct {
-	Held   bool   // the lease is now the caller's
+	Held   bool   // the lease is now the caller's,
+	Token  string // under this token, which is a little more than the Request's
 	Holder string // whose it is, if it is not
 	Failed bool   // the load under the lease of WaitsFor has brought nothing to store
 	Found  bool   // the entry exists,
@@ -105,7 +106,7 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	if !s.stores() {
 		return slices.Repeat([]Acquired{{Err: ErrRefused}}, len(requests))
 	}
-	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
+	answers, asked := make([]Acquired, len(requests)), make([]acquireCmds, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
 		asked[i] = s.newAcquire(ctx, requests[i])
 		return asked[i].cmds()
@@ -118,21 +119,23 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 }
 
 // acquire is the commands of one Request.
-type acquire struct {
+type acquireCmds struct {
 	Request
+	token         *attempts
 	set           *redis.Cmd
 	entry, holder *redis.StringCmd // nil if the lease is stolen
 	failed        *redis.StringCmd // nil unless another's load is waited for
 }
 
-func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
-	lease := s.Key(r.Key)
+func (s *Store) newAcquire(ctx context.Context, r Request) acquireCmds {
+	lease, token := s.Key(r.Key), &attempts{of: r.Token}
 	if r.Steal {
-		return acquire{Request: r, set: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}
+		return acquireCmds{Request: r, token: token, set: redis.NewCmd(ctx, "set", lease, token, "px", millis(r.TTL))}
 	}
-	a := acquire{
+	a := acquireCmds{
 		Request: r,
-		set:     redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
+		token:   token,
+		set:     redis.NewCmd(ctx, "set", lease, token, "nx", "px", millis(r.TTL)),
 		entry:   redis.NewStringCmd(ctx, "get", r.Key),
 		holder:  redis.NewStringCmd(ctx, "get", lease),
 	}
@@ -142,7 +145,7 @@ func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
 	return a
 }
 
-func (a *acquire) cmds() []redis.Cmder {
+func (a *acquireCmds) cmds() []redis.Cmder {
 	switch {
 	case a.entry == nil:
 		return []redis.Cmder{a.set}
@@ -152,13 +155,13 @@ func (a *acquire) cmds() []redis.Cmder {
 	return []redis.Cmder{a.set, a.entry, a.holder, a.failed}
 }
 
-func (a *acquire) answer() Acquired {
+func (a *acquireCmds) answer() Acquired {
 	err := a.set.Err()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return Acquired{Err: err}
 	}
 	if a.entry == nil {
-		return Acquired{Held: err == nil}
+		return Acquired{Held: err == nil, Token: a.token.last}
 	}
 	for _, get := range []*redis.StringCmd{a.entry, a.holder} {
 		err := get.Err()
@@ -167,11 +170,13 @@ func (a *acquire) answer() Acquired {
 		}
 	}
 	var r Acquired
-	// A client that lost the answer sends the commands again, and then SET NX
-	// fails for the lease that the first attempt got. So the holder decides too.
-	r.Held = err == nil || a.holder.Val() == a.Token
-	if !r.Held {
-		r.Holder, r.Failed = a.holder.Val(), a.failed != nil && a.failed.Val() == a.WaitsFor
+	switch holder := a.holder.Val(); {
+	case err == nil:
+		r.Held, r.Token = true, a.token.last
+	case sameLoad(holder, a.Token): // an earlier attempt got it, whose answer was lost
+		r.Held, r.Token = true, holder
+	default:
+		r.Holder, r.Failed = holder, a.failed != nil && a.failed.Val() == a.WaitsFor
 	}
 	// An entry that cannot be read (WRONGTYPE) is none: the fill overwrites it.
 	if b, err := a.entry.Bytes(); err == nil {
@@ -179,6 +184,30 @@ func (a *acquire) answer() Acquired {
 	}
 	return r
 }
+
+// attempts is the token of a Request, with an end that is another one each time it is sent.
+// A client that has lost its connection sends a command again, and what it had sent first may
+// come later: after an invalidation has deleted the lease of the second attempt. It must not
+// bring that lease back, but make one that no fill is for.
+type attempts struct{ of, last string }
+
+// MarshalBinary is called by the client for each attempt.
+func (a *attempts) MarshalBinary() ([]byte, error) {
+	a.last = a.of + endOfLoad + rand.Text()
+	return []byte(a.last), nil
+}
+
+// endOfLoad ends that part of a token which names the load.
+const endOfLoad = "."
+
+// loadOf returns the part of a token that names the load, and its end.
+func loadOf(token string) string {
+	load, _, _ := strings.Cut(token, endOfLoad)
+	return load + endOfLoad
+}
+
+// sameLoad reports whether two tokens differ by the attempt at most.
+func sameLoad(a, b string) bool { return loadOf(a) == loadOf(b) }
 
 // Settlement is how a load ends: with an entry to store, if its lease is still
 // held, or without; the lease is given back either way.
@@ -203,7 +232,7 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
 		e := &settlements[i]
 		if e.Entry == nil {
-			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)...)
+			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token, loadOf(e.Token))...)
 		}
 		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
 	}, func(i int) transaction {
