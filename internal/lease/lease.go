@@ -92,7 +92,7 @@ type Request struct {
 // Acquired is the answer to a Request.
 type Acquired struct {
 	Held   bool   // the lease is now the caller's,
-	Token  string // under this token, which is a little more than the Request's
+	Token  string // under this token: the Request's, and an end that tells attempts apart
 	Holder string // whose it is, if it is not
 	Failed bool   // the load under the lease of WaitsFor has brought nothing to store
 	Found  bool   // the entry exists,
@@ -118,7 +118,7 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	return answers
 }
 
-// acquire is the commands of one Request.
+// acquireCmds is the commands of one Request.
 type acquireCmds struct {
 	Request
 	token         *attempts
@@ -188,7 +188,7 @@ func (a *acquireCmds) answer() Acquired {
 // attempts is the token of a Request, with an end that is another one each time it is sent.
 // A client that has lost its connection sends a command again, and what it had sent first may
 // come later: after an invalidation has deleted the lease of the second attempt. It must not
-// bring that lease back, but make one that no fill is for.
+// bring that lease back, so it makes one that no fill is for.
 type attempts struct{ of, last string }
 
 // MarshalBinary is called by the client for each attempt.
@@ -200,14 +200,12 @@ func (a *attempts) MarshalBinary() ([]byte, error) {
 // endOfLoad ends that part of a token which names the load.
 const endOfLoad = "."
 
-// loadOf returns the part of a token that names the load, and its end.
-func loadOf(token string) string {
-	load, _, _ := strings.Cut(token, endOfLoad)
-	return load + endOfLoad
-}
-
 // sameLoad reports whether two tokens differ by the attempt at most.
-func sameLoad(a, b string) bool { return loadOf(a) == loadOf(b) }
+func sameLoad(a, b string) bool {
+	a, _, _ = strings.Cut(a, endOfLoad)
+	b, _, _ = strings.Cut(b, endOfLoad)
+	return a == b
+}
 
 // Settlement is how a load ends: with an entry to store, if its lease is still
 // held, or without; the lease is given back either way.
@@ -232,7 +230,7 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
 		e := &settlements[i]
 		if e.Entry == nil {
-			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token, loadOf(e.Token))...)
+			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)...)
 		}
 		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
 	}, func(i int) transaction {
@@ -244,7 +242,7 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 		case e.Failed:
 			cmds = append(cmds, setting(s.failedKey(e.Key), e.Token, failedFor))
 		}
-		return transaction{lease, e.Token, cmds}
+		return transaction{lease, e.Token, e.Entry == nil, cmds}
 	})
 	s.abandon(ctx, settlements, outcomes)
 	return outcomes
@@ -287,7 +285,7 @@ func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
 		return s.call(ctx, again, renew, []string{s.Key(requests[i].Key)}, requests[i].Token, millis(requests[i].TTL))
 	}, func(i int) transaction {
 		lease, token := s.Key(requests[i].Key), requests[i].Token
-		return transaction{lease, token, [][]any{setting(lease, token, requests[i].TTL)}}
+		return transaction{lease, token, false, [][]any{setting(lease, token, requests[i].TTL)}}
 	})
 }
 

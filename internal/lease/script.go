@@ -31,10 +31,11 @@ if type(redis.pcall('PEXPIRE', KEYS[1], ARGV[2])) == 'table' then -- refused
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 return 1`)
-	// release gives back what another attempt got as well, though that is not the lease.
+	// release gives back what another attempt of the load got as well, though that is not the
+	// lease of its fill.
 	release = newScript(`
 local holder = redis.call('GET', KEYS[1])
-if not holder or string.sub(holder .. '.', 1, #ARGV[2]) ~= ARGV[2] then return 0 end
+if not holder or string.match(holder, '^[^.]*') ~= string.match(ARGV[1], '^[^.]*') then return 0 end
 redis.call('DEL', KEYS[1])
 return holder == ARGV[1] and 1 or 0`)
 	// expire compares times as numbers, which hold 48 bits exactly: the order of
