@@ -176,7 +176,7 @@ func (a *acquireCmds) answer() Acquired {
 	case sameLoad(holder, a.Token): // an earlier attempt got it, whose answer was lost
 		r.Held, r.Token = true, holder
 	default:
-		r.Holder, r.Failed = holder, a.failed != nil && a.failed.Val() == a.WaitsFor
+		r.Holder, r.Failed = holder, a.failed != nil && sameLoad(a.failed.Val(), a.WaitsFor)
 	}
 	// An entry that cannot be read (WRONGTYPE) is none: the fill overwrites it.
 	if b, err := a.entry.Bytes(); err == nil {

@@ -195,28 +195,42 @@ func (m *model) sortCallers(w *world) {
 }
 
 func (w *world) nameTokens() {
-	var names [32]uint8
+	var names [32 * attempts]uint8
+	var loads, known [32]uint8 // the name of each, and how many of its attempts have one
 	next := uint8(0)
+	nameLoad := func(token *uint8) {
+		load := *token / attempts
+		if load == 0 {
+			return
+		}
+		if loads[load] == 0 {
+			next++
+			loads[load] = next
+		}
+		*token = loads[load] * attempts
+	}
 	name := func(token *uint8) {
 		if *token == 0 {
 			return
 		}
-		if names[*token] == 0 {
-			next++
-			names[*token] = next
+		old := *token
+		nameLoad(token)
+		if names[old] == 0 {
+			names[old] = *token + known[old/attempts]
+			known[old/attempts]++
 		}
-		*token = names[*token]
+		*token = names[old]
 	}
 	for p := range w.flights {
 		for i := range w.flights[p] {
 			f := &w.flights[p][i]
 			name(&f.token)
-			name(&f.waitsFor)
-			name(&f.holder)
+			nameLoad(&f.waitsFor) // whatever the attempt
+			nameLoad(&f.holder)
 		}
 	}
 	name(&w.lease)
-	name(&w.failed)
+	nameLoad(&w.failed)
 	for i := range w.orphans {
 		name(&w.orphans[i].token)
 	}

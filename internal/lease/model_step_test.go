@@ -22,6 +22,7 @@ type rules struct {
 	waitsForever     bool // for the process that holds the lease: no
 	neverSteals      bool // a Refresh takes what it finds: no
 	tellsNobody      bool // of a load that has brought nothing to store: no
+	sameToken        bool // a client that sends an acquire again does so under the same token: no
 }
 
 func realRules() rules {
@@ -55,6 +56,7 @@ const (
 	refresherGoesOn
 	callerLosesAnswer
 	flightLosesAnswer
+	flightSendsAgain // its client does, which has lost the connection
 	orphanArrives
 	leaseExpires
 	entryExpires
@@ -75,7 +77,7 @@ func actions() []action {
 	}
 	for p := range uint8(processes) {
 		for i := range uint8(maxFlying) {
-			for _, k := range []actionKind{flightGoesOn, flightStopsWaiting, flightLoadsUnstorable, flightLosesAnswer} {
+			for _, k := range []actionKind{flightGoesOn, flightStopsWaiting, flightLoadsUnstorable, flightLosesAnswer, flightSendsAgain} {
 				all = append(all, action{k, p, i})
 			}
 		}
@@ -133,6 +135,11 @@ func (m *model) step(w *world, a action) bool {
 		}
 	case flightLosesAnswer:
 		possible = m.loseAnswer(w, a.p, a.i)
+	case flightSendsAgain:
+		f := &w.flights[a.p][a.i]
+		if possible = f.underway() && spend(&w.resends); possible {
+			m.sendAgain(w, f)
+		}
 	case orphanArrives:
 		if c := w.orphans[a.i]; c.kind != none {
 			w.orphans[a.i] = command{}
@@ -292,10 +299,11 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 	case sent:
 		m.arrive(w, f)
 	case halfway:
-		// A client that lost the answer asks again: then the lease is its own.
-		f.good = f.good || w.lease == f.token
+		if !f.good && sameLoad(w.lease, f.token) { // an earlier attempt got it
+			f.good, f.owns, f.token = true, true, w.lease
+		}
 		f.version, f.at = w.entry, replied
-		f.holder, f.inVain = w.lease, f.waitsFor != 0 && f.waitsFor == w.failed
+		f.holder, f.inVain = w.lease, f.waitsFor != 0 && sameLoad(f.waitsFor, w.failed)
 	case replied:
 		return m.digest(w, p, i, over)
 	case loading:
@@ -350,14 +358,15 @@ func (w *world) apply(c command) bool {
 		w.orphan(command{kind: unlinkCmd}) // comes after it
 		return false
 	}
-	if w.lease != c.token {
+	if !c.meets(w.lease) {
 		return false
 	}
+	kept := w.lease == c.token
 	if c.kind == fillCmd {
 		w.entry = c.version
 	}
 	w.setLease(0)
-	return true
+	return kept
 }
 
 // digest goes on after an answer.
@@ -439,9 +448,8 @@ func (m *model) finish(w *world, p, i uint8) {
 // loseAnswer is a timeout. What was sent may still arrive.
 func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	f := &w.flights[p][i]
-	underway := f.at == sent || f.at == halfway || f.at == replied
 	renewing := f.at == loading && f.Held && !f.Down
-	if !(underway || renewing) || !spend(&w.lostAnswers) {
+	if !(f.underway() || renewing) || !spend(&w.lostAnswers) {
 		return false
 	}
 	if renewing {
@@ -457,6 +465,20 @@ func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	}
 	m.proceed(w, p, i)
 	return true
+}
+
+// sendAgain has what f has sent be sent once more. The first copy may still arrive, and its
+// answer is lost.
+func (m *model) sendAgain(w *world, f *flying) {
+	w.strand(f)
+	f.at, f.good, f.inVain, f.holder = sent, false, false, 0
+	if f.Step != lease.Acquire {
+		return
+	}
+	f.version = 0
+	if !m.sameToken {
+		f.token = w.nextAttempt(f.token)
+	}
 }
 
 // strand leaves what f has sent to itself.
@@ -527,7 +549,7 @@ func (m *model) checkOwners(w *world) {
 				continue
 			}
 			owners++
-			if f.token != w.lease {
+			if !sameLoad(f.token, w.lease) {
 				m.violation = oneOwner
 			}
 		}

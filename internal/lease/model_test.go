@@ -45,6 +45,11 @@ func TestProtocol_IsCoherentInEveryInterleaving(t *testing.T) {
 		{"one refreshes, and Redis fails", scenario{callers: "Aa", writers: "A", leaseExpiries: 1, lostAnswers: 1, unstorable: 1}},
 		{"a refresh in the background", scenario{callers: "AAB", writers: "B", refresher: true}},
 		{"a refresh in the background, and one at once", scenario{callers: "Aa", writers: "AB", oneByOne: true, refresher: true, leaseExpiries: 1}},
+		{"a command is sent twice", scenario{callers: "AA", writers: "B", polls: 1, leaseExpiries: 1, resends: 1}},
+		{"two commands are sent twice", scenario{callers: "AB", writers: "B", resends: 2}},
+		{"a command is sent twice, and Redis fails", scenario{callers: "AB", writers: "B", lostAnswers: 1, resends: 1, crashes: 1}},
+		{"a command is sent twice, and a value cannot be stored", scenario{callers: "AB", writers: "B", polls: 1, leaseExpiries: 1, resends: 1, unstorable: 1}},
+		{"a refresh is sent twice", scenario{callers: "Aa", writers: "A", leaseExpiries: 1, resends: 1}},
 		{"everything at once", scenario{callers: "AAB", writers: "AB", leaseExpiries: 1, crashes: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -82,6 +87,7 @@ func TestMerging_LosesNoInterleaving(t *testing.T) {
 		{callers: "AA", writers: "A", lostAnswers: 1, unstorable: 1},
 		{callers: "Aa", writers: "A", leaseExpiries: 1},
 		{callers: "A", writers: "AB", refresher: true},
+		{callers: "AB", writers: "A", resends: 1},
 	} {
 		merged := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
 		plain := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
@@ -143,6 +149,8 @@ func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
 			serveAll(func(f *flying) bool { return f.Audience == lease.Nobody })},
 		{"those who wait are told of a load that brings nothing", scenario{callers: "AAB", polls: 1, unstorable: 1}, neverQueued,
 			func(r *rules) { r.tellsNobody = true }},
+		{"each attempt at a lease has a token of its own", scenario{callers: "AA", writers: "B", resends: 1}, neverStale,
+			func(r *rules) { r.sameToken = true }},
 		{"waiting ends", scenario{callers: "AB", writers: "A", crashes: 1}, neverStuck,
 			func(r *rules) { r.waitsForever = true }},
 	} {
