@@ -15,9 +15,10 @@ func (m *model) merge(w *world) {
 	for p := range w.flights {
 		for i := range w.flights[p] {
 			w.rankMarks(p, i)
+			m.forgetVersion(w, p, i)
 		}
 	}
-	w.rankVersions()
+	m.rankVersions(w)
 	for p := range w.flights {
 		w.sortFlights(p)
 	}
@@ -29,7 +30,8 @@ func (m *model) merge(w *world) {
 	}
 }
 
-// rankMarks numbers the marks of a flight that still decide anything.
+// rankMarks numbers the marks of a flight that still decide anything: one that no caller has joined
+// before does not.
 func (w *world) rankMarks(p, i int) {
 	f, s := &w.flights[p][i], &w.seatings[p]
 	if f.at == landed {
@@ -38,19 +40,24 @@ func (w *world) rankMarks(p, i int) {
 	if f.Step != lease.Acquire {
 		f.polls, f.replace = 0, 0
 	}
+	first := int8(everyone)
+	for c := range s.seats {
+		if int(s.seats[c].flight) == i+1 {
+			first = min(first, s.seats[c].since)
+		}
+	}
+	if f.Step == lease.Load {
+		f.sent = 0
+	}
 	var marks [2]*int8
 	n := 0
-	if f.began > 0 {
-		marks[n] = &f.began
+	for _, mark := range [...]*int8{&f.began, &f.sent} {
+		if *mark <= first {
+			*mark = 0
+			continue
+		}
+		marks[n] = mark
 		n++
-	}
-	switch {
-	case f.sent == 0:
-	case f.Step != lease.Load:
-		marks[n] = &f.sent
-		n++
-	default:
-		f.sent = 0
 	}
 	if n == 2 && *marks[0] > *marks[1] {
 		marks[0], marks[1] = marks[1], marks[0]
@@ -74,10 +81,30 @@ func (w *world) rankMarks(p, i int) {
 	s.flights[i].now = int8(n)
 }
 
+// forgetVersion forgets what a flight has loaded and can neither store nor give to anybody.
+func (m *model) forgetVersion(w *world, p, i int) {
+	f := &w.flights[p][i]
+	if f.version == 0 || f.Step == lease.Acquire || f.began > 0 || f.good && f.sent > 0 || m.fillsAnyway || m.trustsAny {
+		return
+	}
+	if f.Held && w.mayBe(f.token) {
+		return
+	}
+	f.version = 0
+}
+
+// mayBe reports whether a token is the lease, or may yet be.
+func (w *world) mayBe(token uint8) bool {
+	return w.lease == token || slices.ContainsFunc(w.orphans[:], func(c command) bool {
+		return (c.kind == acquireCmd || c.kind == stealCmd) && c.token == token
+	})
+}
+
 // rankVersions numbers the versions so that two differ only if some caller may
 // have to tell them apart: a version is compared with the floor of a caller, or
 // with what will be one, and with nothing else.
-func (w *world) rankVersions() {
+func (m *model) rankVersions(w *world) {
+	m.forgetWrites(w)
 	var floor, rank [8]uint8
 	for _, c := range w.callers {
 		floor[c.floor] = 1
@@ -105,6 +132,20 @@ func (w *world) rankVersions() {
 		w.writers[i].version = rank[w.writers[i].version]
 	}
 	w.covered = rank[w.covered]
+}
+
+// forgetWrites forgets which versions were invalidated, or will be, when nobody comes any more
+// for whom it matters.
+func (m *model) forgetWrites(w *world) {
+	if m.refresher && !w.refresher.done || slices.ContainsFunc(w.callers[:], func(c caller) bool { return c.at == notStarted }) {
+		return
+	}
+	w.covered = 0
+	for i := range w.writers {
+		if m.sets != i+1 {
+			w.writers[i].version = 0
+		}
+	}
 }
 
 // eachVersion calls f with each version that somebody may yet be given.

@@ -81,13 +81,18 @@ func requireCoherent(t *testing.T, s scenario) {
 
 // What is merged must make no difference: then there are as many interleavings.
 func TestMerging_LosesNoInterleaving(t *testing.T) {
+	t.Parallel()
 	for _, s := range []scenario{
 		{callers: "AA", writers: "AB"},
 		{callers: "AB", writers: "A", polls: 1, leaseExpiries: 1, crashes: 1},
 		{callers: "AA", writers: "A", lostAnswers: 1, unstorable: 1},
 		{callers: "Aa", writers: "A", leaseExpiries: 1},
 		{callers: "A", writers: "AB", refresher: true},
-		{callers: "AB", writers: "A", resends: 1},
+		{callers: "AA", writers: "B", refresher: true},
+		{callers: "AB", writers: "AB", sets: 2, oneByOne: true, leaseExpiries: 1},
+		{callers: "AA", writers: "B", leaseExpiries: 1, resends: 2},
+		{callers: "Ab", writers: "B", leaseExpiries: 1, resends: 1},
+		{callers: "AB", writers: "A", polls: 1, unstorable: 1, resends: 1},
 	} {
 		merged := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
 		plain := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
@@ -105,6 +110,7 @@ func TestMerging_LosesNoInterleaving(t *testing.T) {
 // Each rule of the protocol is left out once: then the search must find a schedule
 // that breaks a promise. So it can find one, and the rule is needed.
 func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
+	t.Parallel()
 	one := scenario{callers: "AA", writers: "B"}
 	two := scenario{callers: "AAB", writers: "B"} // processes that load
 	for _, c := range []struct {
@@ -151,6 +157,8 @@ func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
 			func(r *rules) { r.tellsNobody = true }},
 		{"each attempt at a lease has a token of its own", scenario{callers: "AA", writers: "B", resends: 1}, neverStale,
 			func(r *rules) { r.sameToken = true }},
+		{"a release needs the lease of its own attempt", scenario{callers: "AA", writers: "B", resends: 1, unstorable: 1}, neverStale,
+			func(r *rules) { r.trustsAny = true }},
 		{"waiting ends", scenario{callers: "AB", writers: "A", crashes: 1}, neverStuck,
 			func(r *rules) { r.waitsForever = true }},
 	} {
