@@ -1,7 +1,6 @@
 package lease_test
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/readthrough-go/readthrough/internal/lease"
@@ -192,7 +191,7 @@ func (w *world) sortFlights(p int) {
 // exchange has two neighbours change places if they are out of order.
 func (w *world) exchange(p, i int) {
 	fs, s := &w.flights[p], &w.seatings[p]
-	if order(&fs[i], &fs[i+1]) >= 0 {
+	if fs[i].rank() >= fs[i+1].rank() {
 		return
 	}
 	fs[i], fs[i+1] = fs[i+1], fs[i]
@@ -211,11 +210,13 @@ func (w *world) exchange(p, i int) {
 	}
 }
 
-// order compares what tells two flights apart as a rule. Those that it takes for
-// equal stay as they are, which only merges less.
-func order(a, b *flying) int {
-	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.Step, b.Step), cmp.Compare(a.version, b.version),
-		cmp.Compare(a.polls, b.polls), cmp.Compare(a.sent, b.sent), cmp.Compare(a.began, b.began))
+// rank is a number for what tells flights apart as a rule. Those that it takes for equal stay as
+// they are, which only merges less.
+func (f *flying) rank() (r uint64) {
+	for _, n := range [...]uint8{uint8(f.at), uint8(f.Step), f.version, uint8(f.polls), uint8(f.sent), uint8(f.began)} {
+		r = r<<8 | uint64(n)
+	}
+	return r
 }
 
 func (m *model) sortCallers(w *world) {
