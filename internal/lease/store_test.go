@@ -194,6 +194,7 @@ func TestRelease_TellsThoseWhoWaitThatItsLoadHasFailed(t *testing.T) {
 		}{
 			"another holds it, and it was waited for":         {"another", "token", true},
 			"another holds it, but it was not waited for":     {"another", "", false},
+			"another attempt of that load was waited for":     {"another", "token.2", true},
 			"another holds it, and yet another is waited for": {"another", "yet another", false},
 			"nobody holds it: it is one's own now":            {"", "token", false},
 		} {
