@@ -95,11 +95,18 @@ func (m *many[K, V]) ask(ctx context.Context) {
 		keys[j] = m.reads[i].key
 	}
 	got := m.rt.cache.readMany(ctx, keys, &m.rt.replySize)
-	for j, i := range m.distinct {
-		raw, err := got(j)
-		m.reads[i].answered(ctx, raw, err)
-	}
+	// Decoding takes longer than the round trip: many values are shared out to the processors.
+	parts := fill.Shares(len(keys), worthSharing)
+	fill.Parallel(m.rt.cache.work.Go, parts, len(parts), func(part fill.Share) {
+		for j := part.From; j < part.To; j++ {
+			raw, err := got(j)
+			m.reads[m.distinct[j]].answered(ctx, raw, err)
+		}
+	})
 }
+
+// worthSharing is how many values keep a processor busy for longer than it takes to begin.
+const worthSharing = 64
 
 // serve answers what was found.
 func (m *many[K, V]) serve(ctx context.Context) {

@@ -2,8 +2,10 @@ package lease
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +24,8 @@ type Request struct {
 
 // Acquired is the answer to a Request.
 type Acquired struct {
-	Held   bool   // the lease is now the caller's
+	Held   bool   // the lease is now the caller's,
+	Token  string // under this token: the Request's, and an end that tells attempts apart
 	Holder string // whose it is, if it is not
 	Failed bool   // the load under the lease of WaitsFor has brought nothing to store
 	Found  bool   // the entry exists,
@@ -39,9 +42,10 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	if s.config.FailoverSafe {
 		return s.acquireSafely(ctx, requests)
 	}
-	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
+	answers, asked := make([]Acquired, len(requests)), make([]acquireCmds, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
 		asked[i] = s.newAcquire(ctx, requests[i])
+		asked[i].set.release = s.releaser(ctx, requests[i])
 		return asked[i].cmds()
 	}, func(i int, _ []redis.Cmder, err error) {
 		if answers[i].Err = err; err == nil {
@@ -53,8 +57,8 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	return answers
 }
 
-// acquire is the commands of one Request.
-type acquire struct {
+// acquireCmds is the commands of one Request.
+type acquireCmds struct {
 	Request
 	set           *setLease
 	entry, holder *redis.StringCmd // nil if the lease is stolen
@@ -66,14 +70,16 @@ type acquire struct {
 // for any more, and others would wait for that lease until it expires.
 type setLease struct {
 	*redis.Cmd
+	token   attempts
 	release func()
 	state   atomic.Int32 // setPending, setAnswered or setGivenUp
 }
 
-func (s *Store) newSetLease(ctx context.Context, r Request, words ...any) *setLease {
-	return &setLease{Cmd: redis.NewCmd(ctx, words...), release: func() { // ends within the Doer's timeout
+// releaser returns what releases the lease of r, whichever attempt has got it.
+func (s *Store) releaser(ctx context.Context, r Request) func() {
+	return func() { // ends within the Doer's timeout
 		s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: r.Key, Token: r.Token}})
-	}}
+	}
 }
 
 const (
@@ -95,14 +101,21 @@ func (c *setLease) SetErr(err error) {
 // load to settle.
 func (c *setLease) giveUp() { c.state.CompareAndSwap(setPending, setGivenUp) }
 
-func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
+func newSetLease(ctx context.Context, key string, r Request, nx ...any) *setLease {
+	set := &setLease{token: attempts{of: r.Token}}
+	words := append(make([]any, 0, 6), "set", key, &set.token)
+	set.Cmd = redis.NewCmd(ctx, append(append(words, nx...), "px", millis(r.TTL))...)
+	return set
+}
+
+func (s *Store) newAcquire(ctx context.Context, r Request) acquireCmds {
 	lease := s.Key(r.Key)
 	if r.Steal {
-		return acquire{Request: r, set: s.newSetLease(ctx, r, "set", lease, r.Token, "px", millis(r.TTL))}
+		return acquireCmds{Request: r, set: newSetLease(ctx, lease, r)}
 	}
-	a := acquire{
+	a := acquireCmds{
 		Request: r,
-		set:     s.newSetLease(ctx, r, "set", lease, r.Token, "nx", "px", millis(r.TTL)),
+		set:     newSetLease(ctx, lease, r, "nx"),
 		entry:   redis.NewStringCmd(ctx, "get", r.Key),
 		holder:  redis.NewStringCmd(ctx, "get", lease),
 	}
@@ -112,7 +125,7 @@ func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
 	return a
 }
 
-func (a *acquire) cmds() []redis.Cmder {
+func (a *acquireCmds) cmds() []redis.Cmder {
 	cmds := []redis.Cmder{a.set}
 	for _, get := range []*redis.StringCmd{a.entry, a.holder, a.failed} {
 		if get != nil {
@@ -122,13 +135,13 @@ func (a *acquire) cmds() []redis.Cmder {
 	return cmds
 }
 
-func (a *acquire) answer() Acquired {
+func (a *acquireCmds) answer() Acquired {
 	err := a.set.Err()
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return Acquired{Err: err}
 	}
 	if a.entry == nil {
-		return Acquired{Held: err == nil}
+		return Acquired{Held: err == nil, Token: a.set.token.last}
 	}
 	for _, get := range []*redis.StringCmd{a.entry, a.holder} {
 		err := get.Err()
@@ -137,15 +150,39 @@ func (a *acquire) answer() Acquired {
 		}
 	}
 	var r Acquired
-	// A client that lost the answer sends the commands again, and then SET NX
-	// fails for the lease that the first attempt got. So the holder decides too.
-	r.Held = err == nil || a.holder.Val() == a.Token
-	if !r.Held {
-		r.Holder, r.Failed = a.holder.Val(), a.failed != nil && a.failed.Val() == a.WaitsFor
+	switch holder := a.holder.Val(); {
+	case err == nil:
+		r.Held, r.Token = true, a.set.token.last
+	case sameLoad(holder, a.Token): // an earlier attempt got it, whose answer was lost
+		r.Held, r.Token = true, holder
+	default:
+		r.Holder, r.Failed = holder, a.failed != nil && sameLoad(a.failed.Val(), a.WaitsFor)
 	}
 	// An entry that cannot be read (WRONGTYPE) is none: the fill overwrites it.
 	if b, err := a.entry.Bytes(); err == nil {
 		r.Found, r.Entry = true, b
 	}
 	return r
+}
+
+// attempts is the token of a Request, with an end that is another one each time it is sent.
+// A client that has lost its connection sends a command again, and what it had sent first may
+// come later: after an invalidation has deleted the lease of the second attempt. It must not
+// bring that lease back, so it makes one that no fill is for.
+type attempts struct{ of, last string }
+
+// MarshalBinary is called by the client for each attempt.
+func (a *attempts) MarshalBinary() ([]byte, error) {
+	a.last = a.of + endOfLoad + rand.Text()
+	return []byte(a.last), nil
+}
+
+// endOfLoad ends that part of a token which names the load.
+const endOfLoad = "."
+
+// sameLoad reports whether two tokens differ by the attempt at most.
+func sameLoad(a, b string) bool {
+	a, _, _ = strings.Cut(a, endOfLoad)
+	b, _, _ = strings.Cut(b, endOfLoad)
+	return a == b
 }

@@ -36,8 +36,9 @@ local function stamped(entry)
 end
 `, entry.PrimarySize, luaEscaped(entry.StampedMagic), len(entry.Magic), entry.HeaderSize)
 
-// stampedToken has a script compare tokens with the stamp behind them.
-const stampedToken = "ARGV[1] = ARGV[1] .. '.' .. id\n"
+// stampedToken has a script compare tokens with the stamp behind them. They begin with the load all
+// the same.
+const stampedToken = "ARGV[1] = ARGV[1] .. '" + endOfLoad + "' .. id\n"
 
 // luaEscaped returns s as it is written between quotes in Lua.
 func luaEscaped(s string) string {
@@ -111,14 +112,16 @@ func (s *Store) Get(ctx context.Context, do func(context.Context, ...redis.Cmder
 // their own, as they are without: a proxy that splits them hides what was stored, and brings back
 // nothing that was invalidated.
 func (s *Store) acquireSafely(ctx context.Context, requests []Request) []Acquired {
-	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
+	answers, asked := make([]Acquired, len(requests)), make([]acquireCmds, len(requests))
 	outcomes := s.run(ctx, s.redis.Do, len(requests), func(i int, again bool) []redis.Cmder {
 		r, steal := requests[i], 0
 		if r.Steal {
 			steal = 1
 		}
-		words := s.words(again, safeAcquire, []string{s.Key(r.Key), s.failedKey(r.Key)}, r.Token, millis(r.TTL), steal)
-		asked[i] = acquire{Request: r, set: s.newSetLease(ctx, r, words...)}
+		set := &setLease{token: attempts{of: r.Token}, release: s.releaser(ctx, r)}
+		keys := []string{s.Key(r.Key), s.failedKey(r.Key)}
+		set.Cmd = redis.NewCmd(ctx, s.words(again, safeAcquire, keys, &set.token, millis(r.TTL), steal)...)
+		asked[i] = acquireCmds{Request: r, set: set}
 		if !r.Steal {
 			asked[i].entry = redis.NewStringCmd(ctx, s.words(again, safeGet, []string{r.Key})...)
 		}
@@ -138,14 +141,17 @@ func (s *Store) acquireSafely(ctx context.Context, requests []Request) []Acquire
 
 var errReply = errors.New("redis answered a script with what it does not return")
 
-func (a *acquire) answerSafely() (r Acquired) {
+func (a *acquireCmds) answerSafely() (r Acquired) {
 	values, err := a.set.Slice()
 	if err != nil || len(values) != 2 {
 		return Acquired{Err: cmp.Or(err, errReply)}
 	}
 	holder, _ := values[0].(string)
-	if r.Held = holder == a.Token; !r.Held {
-		r.Holder, r.Failed = holder, a.WaitsFor != "" && values[1] == a.WaitsFor
+	if r.Held = sameLoad(holder, a.Token); r.Held {
+		r.Token = holder
+	} else {
+		failed, _ := values[1].(string)
+		r.Holder, r.Failed = holder, a.WaitsFor != "" && sameLoad(failed, a.WaitsFor)
 	}
 	if a.entry != nil && a.entry.Err() == nil {
 		r.Found = true

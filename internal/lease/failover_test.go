@@ -1,6 +1,7 @@
 package lease_test
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,17 @@ func (r *rig) get(t *testing.T, key string) string {
 	return string(found.Entry)
 }
 
+// ofLoad returns an answer with that part of its token which names the load. It fails the test unless
+// the whole token, and the stamp of the server, are what Redis has at the lease's key.
+func (r *rig) ofLoad(t *testing.T, a lease.Acquired) lease.Acquired {
+	t.Helper()
+	if a.Held {
+		require.Equal(t, r.redis.Get(r.ctx(), own).Val(), a.Token+"."+r.primary(t))
+		a.Token = loadOf(a.Token)
+	}
+	return a
+}
+
 var (
 	plain   = string(entry.AppendHeader(nil, &entry.Entry{LoadedAt: time.UnixMilli(1), FreshUntil: time.UnixMilli(1 << 40)})) + "\x2a"
 	foreign = strings.Repeat("0123456789", 4) // as ID of another primary
@@ -57,13 +69,14 @@ func TestFailoverSafe_StampsWhatItStores(t *testing.T) {
 	id := r.primary(t)
 	for name, store := range map[string]func() error{
 		"fill": func() error {
-			_, err := r.Acquire(r.ctx(), key, "token", ttl)
+			got, err := r.Acquire(r.ctx(), key, "token", ttl)
 			require.NoError(t, err)
-			r.requireKey(t, own, "token."+id, ttl)
-			kept, err := r.Renew(r.ctx(), key, "token", 2*ttl)
+			require.Equal(t, "token", r.ofLoad(t, got).Token)
+			kept, err := r.Renew(r.ctx(), key, got.Token, 2*ttl)
 			require.NoError(t, err)
 			require.True(t, kept)
-			kept, err = r.Fill(r.ctx(), key, "token", []byte(plain), ttl)
+			r.requireKey(t, own, got.Token+"."+id, 2*ttl)
+			kept, err = r.Fill(r.ctx(), key, got.Token, []byte(plain), ttl)
 			require.True(t, kept)
 			return err
 		},
@@ -90,16 +103,16 @@ func TestFailoverSafe_GivesOutWhatThisPrimaryTook(t *testing.T) {
 		entry, holder string // "" for none
 		want          lease.Acquired
 	}{
-		"nothing":                       {"", "", lease.Acquired{Held: true}},
-		"its entry":                     {stampedBy(id), "", lease.Acquired{Held: true, Found: true, Entry: []byte(stampedBy(id))}},
+		"nothing":                       {"", "", lease.Acquired{Held: true, Token: "token"}},
+		"its entry":                     {stampedBy(id), "", lease.Acquired{Held: true, Token: "token", Found: true, Entry: []byte(stampedBy(id))}},
 		"its entry, and another holds":  {stampedBy(id), "another." + id, lease.Acquired{Holder: "another", Found: true, Entry: []byte(stampedBy(id))}},
 		"another holds":                 {"", "another." + id, lease.Acquired{Holder: "another"}},
-		"oneself holds":                 {"", "token." + id, lease.Acquired{Held: true}},
-		"another primary's entry":       {stampedBy(foreign), "", lease.Acquired{Held: true}},
-		"another primary's lease":       {"", "another." + foreign, lease.Acquired{Held: true}},
-		"a lease without a stamp":       {"", "another", lease.Acquired{Held: true}},
-		"an entry without a stamp":      {plain, "", lease.Acquired{Held: true}},
-		"something else with the stamp": {strings.Repeat(" ", entry.StampedHeaderSize-entry.PrimarySize) + id + "x", "", lease.Acquired{Held: true}},
+		"an attempt of one's own holds": {"", "token.1." + id, lease.Acquired{Held: true, Token: "token"}},
+		"another primary's entry":       {stampedBy(foreign), "", lease.Acquired{Held: true, Token: "token"}},
+		"another primary's lease":       {"", "another." + foreign, lease.Acquired{Held: true, Token: "token"}},
+		"a lease without a stamp":       {"", "another", lease.Acquired{Held: true, Token: "token"}},
+		"an entry without a stamp":      {plain, "", lease.Acquired{Held: true, Token: "token"}},
+		"something else with the stamp": {strings.Repeat(" ", entry.StampedHeaderSize-entry.PrimarySize) + id + "x", "", lease.Acquired{Held: true, Token: "token"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.reset(t)
@@ -112,12 +125,15 @@ func TestFailoverSafe_GivesOutWhatThisPrimaryTook(t *testing.T) {
 			require.Equal(t, string(row.want.Entry), r.get(t, key))
 			got, err := r.Acquire(r.ctx(), key, "token", ttl)
 			require.NoError(t, err)
-			require.Equal(t, row.want, got)
-			kept, err := r.Release(r.ctx(), key, "token")
+			require.Equal(t, row.want, r.ofLoad(t, got))
+			kept, err := r.Release(r.ctx(), key, cmp.Or(got.Token, "token"))
 			require.NoError(t, err)
 			require.Equal(t, row.want.Held, kept)
-			require.NoError(t, r.Steal(r.ctx(), key, "thief", ttl))
-			r.requireKey(t, own, "thief."+id, ttl)
+			got, err = r.Steal(r.ctx(), key, "thief", ttl)
+			require.NoError(t, err)
+			require.Equal(t, lease.Acquired{Held: true, Token: "thief"}, r.ofLoad(t, got))
+			require.NoError(t, second(r.Release(r.ctx(), key, "thief")), "of an attempt that is not known")
+			r.requireGone(t, own)
 		})
 	}
 	require.NoError(t, r.redis.FlushAll(r.ctx()).Err())
@@ -125,7 +141,7 @@ func TestFailoverSafe_GivesOutWhatThisPrimaryTook(t *testing.T) {
 	require.Empty(t, r.get(t, key))
 	got, err := r.Acquire(r.ctx(), key, "token", ttl)
 	require.NoError(t, err)
-	require.Equal(t, lease.Acquired{Held: true}, got)
+	require.Equal(t, lease.Acquired{Held: true, Token: "token"}, r.ofLoad(t, got))
 }
 
 // TestFailoverSafe_RefusesFillOfLeaseThatCameBack has Redis forget the invalidation that has deleted
@@ -142,9 +158,9 @@ func TestFailoverSafe_RefusesFillOfLeaseThatCameBack(t *testing.T) {
 	server.Restart()
 	require.Eventually(t, func() bool { return r.redis.Get(r.ctx(), own).Val() != "" }, 10*time.Second, time.Millisecond, "the lease is back")
 	for name, settle := range map[string]func() (bool, error){
-		"renew":   func() (bool, error) { return r.Renew(r.ctx(), key, "token", ttl) },
-		"fill":    func() (bool, error) { return r.Fill(r.ctx(), key, "token", []byte(plain), ttl) },
-		"release": func() (bool, error) { return r.Release(r.ctx(), key, "token") },
+		"renew":   func() (bool, error) { return r.Renew(r.ctx(), key, got.Token, ttl) },
+		"fill":    func() (bool, error) { return r.Fill(r.ctx(), key, got.Token, []byte(plain), ttl) },
+		"release": func() (bool, error) { return r.Release(r.ctx(), key, got.Token) },
 	} {
 		kept, err := settle()
 		require.NoError(t, err, name)
@@ -206,4 +222,23 @@ func TestFailoverSafe_ReplicaGivesOutNothing(t *testing.T) {
 	require.NoError(t, server.Client().ReplicaOf(r.ctx(), "127.0.0.1", port).Err())
 	require.ErrorContains(t, r.Get(r.ctx(), r.wire.Do, key)[0].Err, "READONLY")
 	require.ErrorContains(t, second(r.Acquire(r.ctx(), key, "token", ttl)), "READONLY")
+}
+
+func TestFailoverSafe_TellsThoseWhoWaitThatLoadHasFailed(t *testing.T) {
+	t.Parallel()
+	r, _ := safeRig(t)
+	for _, failed := range []bool{false, true} {
+		r.reset(t)
+		held, err := r.Acquire(r.ctx(), key, "token", ttl)
+		require.NoError(t, err)
+		got, err := r.Acquire(r.ctx(), key, "waiter", ttl)
+		require.NoError(t, err)
+		require.Equal(t, lease.Acquired{Holder: held.Token}, got)
+		require.True(t, r.Settle(r.ctx(), []lease.Settlement{{Key: key, Token: held.Token, Failed: failed}})[0].Kept)
+		third, err := r.Acquire(r.ctx(), key, "third", ttl)
+		require.NoError(t, err)
+		got, err = r.ask(r.ctx(), lease.Request{Key: key, Token: "waiter", TTL: ttl, WaitsFor: got.Holder})
+		require.NoError(t, err)
+		require.Equal(t, lease.Acquired{Holder: third.Token, Failed: failed}, got)
+	}
 }

@@ -122,7 +122,7 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 		case e.Failed:
 			cmds = append(cmds, setting(s.failedKey(e.Key), e.Token, failedFor))
 		}
-		return transaction{lease, e.Token, cmds}
+		return transaction{lease, e.Token, e.Entry == nil, cmds}
 	})
 	s.abandon(ctx, settlements, outcomes)
 	for i, e := range settlements {
@@ -170,7 +170,7 @@ func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
 		return s.call(ctx, again, renew, []string{s.Key(requests[i].Key)}, requests[i].Token, millis(requests[i].TTL))
 	}, func(i int) transaction {
 		lease, token := s.Key(requests[i].Key), requests[i].Token
-		return transaction{lease, token, [][]any{setting(lease, token, requests[i].TTL)}}
+		return transaction{lease, token, false, [][]any{setting(lease, token, requests[i].TTL)}}
 	})
 }
 
