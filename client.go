@@ -103,8 +103,8 @@ type server struct {
 const maxLostRoles = 3
 
 // newServer returns what is known of the server of client without asking it.
-func newServer(client redis.UniversalClient) (s *server) {
-	s = &server{}
+func newServer(client redis.UniversalClient) *server {
+	s := new(server)
 	if single, ok := innermost(client).(*redis.Client); ok {
 		s.askRole = func(ctx context.Context) *redis.Cmd { return single.Do(ctx, "role") }
 	}

@@ -1,8 +1,13 @@
 package readthrough_test
 
 import (
+	"context"
+	"io"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -64,4 +69,53 @@ func TestNewCache_TakesClientOfPrimary(t *testing.T) {
 			require.NoError(t, cache.Close())
 		})
 	}
+}
+
+// hangsUp is a hook of a client whose proxy closes the connection when it is asked for its role.
+type hangsUp struct{ asked atomic.Int64 }
+
+func (h *hangsUp) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (h *hangsUp) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() != "role" {
+			return next(ctx, cmd)
+		}
+		h.asked.Add(1)
+		cmd.SetErr(io.EOF)
+		return io.EOF
+	}
+}
+
+func (h *hangsUp) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		for _, cmd := range cmds {
+			if cmd.Name() == "role" {
+				panic("others share the round trip")
+			}
+		}
+		return next(ctx, cmds)
+	}
+}
+
+func TestCache_AsksProxyThatHangsUpForRoleThreeTimes(t *testing.T) {
+	t.Parallel()
+	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+	defer func() { require.NoError(t, client.Close()) }()
+	proxy := new(hangsUp)
+	client.AddHook(proxy)
+	cache := readthrough.Must(readthrough.NewCache(client, readthrough.WithRedisTimeout(5*time.Second)))
+	rows := wrapper(t, cache, constant("v"))
+	get := func() {
+		_, err := rows.Get(t.Context(), 1)
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool { get(); return proxy.asked.Load() == 3 }, 10*time.Second, time.Millisecond)
+	for range 20 {
+		get()
+	}
+	require.NoError(t, cache.Close())
+	require.EqualValues(t, 3, proxy.asked.Load())
+	require.Zero(t, cache.Stats().Findings)
+	require.Zero(t, cache.Stats().RedisErrors)
 }
