@@ -64,9 +64,9 @@ const (
 	EventRefresh                              // Refreshes: it begins in the background
 	EventSkipped                              // SkippedRefreshes: it does not begin
 	EventInvalidation                         // Invalidations: of one key; Err if it may have failed
-	EventDroppedInvalidation                  // DroppedInvalidations: of a key that may stay stale until it expires; no Wrapper
-	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; no Wrapper, no Key
-	EventFinding                              // Findings: Err, once each, says what breaks a promise and what to do; no Wrapper
+	EventDroppedInvalidation                  // DroppedInvalidations: the key may stay stale until it expires; no Wrapper
+	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; only that
+	EventFinding                              // Findings: Err says, once, which promise Redis breaks; no Wrapper
 	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
 	eventKinds
