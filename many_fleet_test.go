@@ -215,7 +215,7 @@ func TestGetMany_CostsFewPipelinesOfEachNodeOfCluster(t *testing.T) {
 		other[id], negative[id].Value = -id, -id
 	}
 	require.NoError(t, rows.SetMany(t.Context(), maps.All(other)))
-	require.LessOrEqual(t, trips(), int64(chunks+1))
+	require.LessOrEqual(t, trips(), int64(2*chunks+1))
 	get(negative)
 	trips()
 	require.NoError(t, rows.Invalidate(t.Context(), ids...))

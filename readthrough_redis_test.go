@@ -159,7 +159,7 @@ func TestCalls_CostTheseRoundTrips(t *testing.T) {
 		"hit of not found":       {func(int) { _, _ = rows.Get(ctx, -100) }, 1, commands{"get": 1}},
 		"load that fails":        {func(int) { _, _ = rows.Get(ctx, 1_000_000) }, 3, commands{"get": 1 + 2 + 1, "set": 1, "evalsha": 1, "del": 1}},
 		"peek":                   {func(int) { _, _ = rows.Peek(ctx, 101) }, 1, commands{"get": 1}},
-		"set":                    {func(int) { _ = rows.Set(ctx, 102, 1) }, 1, commands{"set": 1, "unlink": 1}},
+		"set":                    {func(int) { _ = rows.Set(ctx, 102, 1) }, 2, commands{"set": 1 + 1, "evalsha": 1, "get": 1, "del": 1}},
 		"refresh":                {func(int) { _, _ = rows.Refresh(ctx, 103) }, 2, commands{"set": 1 + 1, "evalsha": 1, "get": 1, "del": 1}},
 		"invalidation of three":  {func(int) { _ = rows.Invalidate(ctx, 1, 2, 3) }, 1, commands{"unlink": 3 + 3}},
 		"three hits of GetMany":  {func(int) { _, _ = rows.GetMany(ctx, []int{104, 105, 106}) }, 1, commands{"get": 3}},

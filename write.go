@@ -10,14 +10,15 @@ import (
 	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
-// Set stores v as the value of k, and keeps loads under way from overwriting it. The
-// error says that v cannot be stored, or is a *WriteError: then the key is invalidated as
+// Set stores v as the value of k, in two round trips, and keeps loads under way from
+// overwriting it. What an Invalidate or another Set overtakes is not stored, and is no error;
+// nor is it where Redis refuses what that takes: then the key is invalidated. The error says that v cannot be stored, or is a *WriteError: then the key is invalidated as
 // soon as Redis can be reached. It is ErrEmptyKey if there is no key.
 func (rt *ReadThrough[K, V]) Set(ctx context.Context, k K, v V) error {
 	return rt.SetMany(ctx, func(yield func(K, V) bool) { yield(k, v) })
 }
 
-// SetMany is Set for many pairs, as maps.All gives them for a map, in one round trip for
+// SetMany is Set for many pairs, as maps.All gives them for a map, in two round trips for
 // each 1000. Of several pairs with one key the last one counts. The error is that of
 // Set for the keys whose values are not stored; the others are.
 func (rt *ReadThrough[K, V]) SetMany(ctx context.Context, pairs iter.Seq2[K, V]) error {

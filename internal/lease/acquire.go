@@ -36,14 +36,18 @@ type Acquired struct {
 // Acquire asks for the leases of all requests, and for the entries, in one round trip. If
 // a lease would be of no use it asks nothing, and the answers are ErrRefused.
 func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
+	return s.acquire(ctx, s.redis.Do, requests)
+}
+
+func (s *Store) acquire(ctx context.Context, do do, requests []Request) []Acquired {
 	if !s.stores() {
 		return slices.Repeat([]Acquired{{Err: ErrRefused}}, len(requests))
 	}
 	if s.config.FailoverSafe {
-		return s.acquireSafely(ctx, requests)
+		return s.acquireSafely(ctx, do, requests)
 	}
 	answers, asked := make([]Acquired, len(requests)), make([]acquireCmds, len(requests))
-	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
+	send(ctx, do, len(requests), func(i int) []redis.Cmder {
 		asked[i] = s.newAcquire(ctx, requests[i])
 		asked[i].set.release = s.releaser(ctx, requests[i])
 		return asked[i].cmds()

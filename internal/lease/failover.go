@@ -53,6 +53,7 @@ var (
 	// safeVersions are the scripts that stand for others in a FailoverSafe Store.
 	safeVersions = map[script]script{
 		fill:    newScript(stamping + stampedToken + "ARGV[2] = stamped(ARGV[2])" + fill.source),
+		put:     newScript(stamping + stampedToken + "ARGV[2] = stamped(ARGV[2])" + put.source),
 		renew:   newScript(stamping + stampedToken + renew.source),
 		release: newScript(stamping + stampedToken + release.source),
 	}
@@ -111,9 +112,9 @@ func (s *Store) Get(ctx context.Context, do func(context.Context, ...redis.Cmder
 // acquireSafely is Acquire of a FailoverSafe Store. Lease and entry are asked for by commands of
 // their own, as they are without: a proxy that splits them hides what was stored, and brings back
 // nothing that was invalidated.
-func (s *Store) acquireSafely(ctx context.Context, requests []Request) []Acquired {
+func (s *Store) acquireSafely(ctx context.Context, do do, requests []Request) []Acquired {
 	answers, asked := make([]Acquired, len(requests)), make([]acquireCmds, len(requests))
-	outcomes := s.run(ctx, s.redis.Do, len(requests), func(i int, again bool) []redis.Cmder {
+	outcomes := s.run(ctx, do, len(requests), func(i int, again bool) []redis.Cmder {
 		r, steal := requests[i], 0
 		if r.Steal {
 			steal = 1

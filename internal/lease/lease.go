@@ -101,13 +101,15 @@ type Settlement struct {
 type Outcome struct {
 	Kept bool  // the lease was still held
 	Err  error // what became of it is unknown
+
+	transacted bool // by a transaction, since Redis refuses scripts
 }
 
 // Settle stores the entries whose token still is the lease, and releases the
 // leases, in one round trip. Where it cannot, the lease is deleted all the same, and the
 // Outcome is ErrRefused.
 func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome {
-	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
+	outcomes := s.underLease(ctx, s.redis.Do, len(settlements), func(i int, again bool) []redis.Cmder {
 		e := &settlements[i]
 		if e.Entry == nil {
 			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)...)
@@ -166,7 +168,7 @@ func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes 
 // Renew makes the leases last for their TTL from now, where their token still is
 // the lease.
 func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
-	return s.underLease(ctx, len(requests), func(i int, again bool) []redis.Cmder {
+	return s.underLease(ctx, s.redis.Do, len(requests), func(i int, again bool) []redis.Cmder {
 		return s.call(ctx, again, renew, []string{s.Key(requests[i].Key)}, requests[i].Token, millis(requests[i].TTL))
 	}, func(i int) transaction {
 		lease, token := s.Key(requests[i].Key), requests[i].Token
@@ -181,31 +183,6 @@ func setting(key string, value any, ttl time.Duration) []any {
 		words = append(words, "px", millis(ttl))
 	}
 	return words
-}
-
-// Item is an entry to be stored.
-type Item struct {
-	Key   string
-	Entry []byte
-	TTL   time.Duration // zero: until it is deleted
-}
-
-// Set stores the entries and deletes their leases: what was being loaded is older. If the
-// Store is FailoverSafe and Redis refuses scripts, it invalidates. The keys in left may not
-// have got their entry.
-func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
-	keys := make([]string, len(items))
-	for i, item := range items {
-		keys[i] = item.Key
-	}
-	if s.config.FailoverSafe {
-		return s.writeByScript(ctx, &s.scripts, s.withoutScripts(), keys, func(i int, again bool) []redis.Cmder {
-			return s.call(ctx, again, safeSet, keys[i:i+1], items[i].Entry, millis(items[i].TTL))
-		})
-	}
-	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
-		return []redis.Cmder{redis.NewCmd(ctx, setting(keys[i], items[i].Entry, items[i].TTL)...)}
-	}))
 }
 
 // Expire makes the entries at keys stale as of now, keeps them for no longer than

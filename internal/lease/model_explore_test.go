@@ -218,6 +218,10 @@ func (m *model) describe(w *world, a action) string {
 		return fmt.Sprintf("%c: writer %d: %s", m.writers[a.i], a.i+1, [...]string{
 			idle: "the database changes", wrote: "Redis changes", halfDone: "Redis changes again", deleted: "its call returns",
 		}[w.writers[a.i].at])
+	case setLosesAnswer:
+		return fmt.Sprintf("%c: Redis fails the Set of writer %d, which is to be invalidated", m.writers[a.i], a.i+1)
+	case setSendsAgain:
+		return fmt.Sprintf("%c: the client of writer %d sends again what the Set has sent", m.writers[a.i], a.i+1)
 	case refresherGoesOn:
 		return "A: a read goes on to refresh what it finds"
 	case orphanArrives:

@@ -273,6 +273,9 @@ func (w *world) nameTokens() {
 			nameLoad(&f.holder)
 		}
 	}
+	for i := range w.writers {
+		name(&w.writers[i].token)
+	}
 	name(&w.lease)
 	name(&w.replica.lease)
 	nameLoad(&w.failed)

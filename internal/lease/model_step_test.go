@@ -28,6 +28,8 @@ type rules struct {
 	fillsForeign     bool // a lease that another primary gave is good for a fill: no
 	idsComeBack      bool // a server that is promoted again has the ID it had before: no
 	sameToken        bool // a client that sends an acquire again does so under the same token: no
+	setsAnyway       bool // a Set stores without the lease: no
+	setsLeaveOld     bool // a Set that may not store leaves what is there: no
 }
 
 func realRules() rules {
@@ -64,6 +66,8 @@ const (
 	callerLosesAnswer
 	flightLosesAnswer
 	flightSendsAgain // its client does, which has lost the connection
+	setLosesAnswer
+	setSendsAgain
 	orphanArrives
 	leaseExpires
 	entryExpires
@@ -82,7 +86,7 @@ func actions() []action {
 		all = append(all, action{kind: callerGoesOn, i: i}, action{kind: callerLosesAnswer, i: i})
 	}
 	for i := range uint8(writers) {
-		all = append(all, action{kind: writerGoesOn, i: i})
+		all = append(all, action{kind: writerGoesOn, i: i}, action{kind: setLosesAnswer, i: i}, action{kind: setSendsAgain, i: i})
 	}
 	for p := range uint8(processes) {
 		for i := range uint8(maxFlying) {
@@ -154,6 +158,8 @@ func (m *model) step(w *world, a action) bool {
 		if possible = f.underway() && spend(&w.resends); possible {
 			m.sendAgain(w, f)
 		}
+	case setLosesAnswer, setSendsAgain:
+		possible = m.disturbSet(w, a)
 	case orphanArrives:
 		if c := w.orphans[a.i]; c.kind != none {
 			w.orphans[a.i] = command{}
@@ -279,6 +285,9 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 		}
 		w.db++
 		wr.at, wr.version = wrote, w.db
+		if m.isSet(w, i) {
+			wr.token = w.newToken()
+		}
 	case wrote:
 		m.write(w, wr, i, m.entryBeforeLease)
 		wr.at = halfDone
@@ -297,14 +306,54 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 
 // write is one of the two commands of an Invalidate or Set: others may come between them.
 func (m *model) write(w *world, wr *writer, i uint8, entry bool) {
+	set := m.isSet(w, i)
 	switch {
-	case !entry && !m.keepsLease:
+	case !entry && m.keepsLease:
+	case !entry && set:
+		w.setLease(wr.token)
+	case !entry:
 		w.setLease(0)
-	case entry && m.sets == int(i)+1:
+	case set && m.keepsLease:
 		w.setEntry(wr.version)
-	case entry:
+	case set:
+		m.apply(w, command{putCmd, wr.token, wr.version})
+	default:
 		w.setEntry(0)
 	}
+}
+
+// isSet reports whether a writer is one that sets, and has not failed.
+func (m *model) isSet(w *world, i uint8) bool { return m.sets == int(i)+1 && !w.writers[i].failed }
+
+// strandSet leaves the command that a Set has sent to itself.
+func (w *world) strandSet(wr *writer) {
+	switch wr.at {
+	case wrote:
+		w.orphan(command{kind: stealCmd, token: wr.token})
+	case halfDone:
+		w.orphan(command{putCmd, wr.token, wr.version})
+	}
+}
+
+// disturbSet has a Set lose the answer, or its client send again what it has sent. What fails is
+// invalidated instead.
+func (m *model) disturbSet(w *world, a action) bool {
+	wr := &w.writers[a.i]
+	budget := &w.resends
+	if a.kind == setLosesAnswer {
+		budget = &w.lostAnswers
+	}
+	if wr.at != wrote && wr.at != halfDone || !m.isSet(w, a.i) || !spend(budget) {
+		return false
+	}
+	w.strandSet(wr)
+	switch {
+	case a.kind == setLosesAnswer:
+		*wr = writer{at: wrote, version: wr.version, failed: true}
+	case wr.at == wrote && !m.sameToken:
+		wr.token = w.nextAttempt(wr.token)
+	}
+	return true
 }
 
 // stepFlight is the run of load.go. over says that LeaseWait has passed.
@@ -394,6 +443,16 @@ func (m *model) apply(w *world, c command) bool {
 	case unleaseCmd:
 		w.setLease(0)
 		w.orphan(command{kind: unlinkCmd}) // comes after it
+		return false
+	case putCmd:
+		if stores := w.lease == c.token && (w.leaseOf == w.primary || m.fillsForeign); stores || m.setsAnyway {
+			w.setEntry(c.version)
+			if stores {
+				w.setLease(0)
+			}
+		} else if !m.setsLeaveOld {
+			w.setEntry(0)
+		}
 		return false
 	}
 	foreign := w.leaseOf != w.primary && !m.fillsForeign
@@ -610,10 +669,12 @@ func (m *model) crash(w *world) {
 		if wr.done() || m.writerIn(i) != crasher {
 			continue
 		}
-		switch wr.at {
-		case wrote:
+		switch set := m.isSet(w, uint8(i)); {
+		case set:
+			w.strandSet(&wr)
+		case wr.at == wrote:
 			w.orphan(command{kind: unleaseCmd})
-		case halfDone:
+		case wr.at == halfDone:
 			w.orphan(command{kind: unlinkCmd})
 		}
 		w.writers[i] = writer{at: crashed}

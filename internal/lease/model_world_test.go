@@ -66,6 +66,8 @@ const (
 type writer struct {
 	at      writerStage
 	version uint8
+	token   uint8 // of a Set
+	failed  bool  // it was a Set, and is the invalidation that is retried now
 }
 
 type writerStage uint8
@@ -73,7 +75,7 @@ type writerStage uint8
 const (
 	idle     writerStage = iota
 	wrote                // the database has it, Redis does not know yet
-	halfDone             // Redis has deleted the lease
+	halfDone             // Redis has deleted the lease, or given it to the Set
 	deleted              // Redis has done it, the call has not returned
 	returned
 	crashed
@@ -134,6 +136,7 @@ const (
 	releaseCmd
 	unlinkCmd
 	unleaseCmd
+	putCmd
 )
 
 func (c caller) done() bool { return c.at == served || c.at == vanished }
@@ -202,6 +205,11 @@ func (w *world) knows(such func(token uint8) bool) bool {
 	}
 	for i := range w.orphans {
 		if such(w.orphans[i].token) {
+			return true
+		}
+	}
+	for i := range w.writers {
+		if such(w.writers[i].token) {
 			return true
 		}
 	}

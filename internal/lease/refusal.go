@@ -87,10 +87,10 @@ func (s *Store) withoutScripts() string {
 
 // underLease runs a script for each of n leases, or a transaction where Redis refuses
 // scripts. Either changes something only if its token still is the lease.
-func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i int) transaction) []Outcome {
+func (s *Store) underLease(ctx context.Context, do do, n int, script cmdsFor, tx func(i int) transaction) []Outcome {
 	outcomes := slices.Repeat([]Outcome{{Err: ErrRefused}}, n)
 	if s.scripts.open() {
-		outcomes = s.run(ctx, s.redis.Do, n, script)
+		outcomes = s.run(ctx, do, n, script)
 	}
 	for i := range outcomes {
 		if o := &outcomes[i]; !errors.Is(o.Err, ErrRefused) {
@@ -150,5 +150,5 @@ func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
 	if err = s.check(&s.transactions, err, "what is loaded is not stored"); err != nil {
 		return Outcome{Err: err}
 	}
-	return Outcome{Kept: kept}
+	return Outcome{Kept: kept, transacted: true}
 }

@@ -13,18 +13,27 @@ func newScript(source string) script {
 	return script{source, redis.NewScript(source).Hash()}
 }
 
-// The scripts. Only that of fill has two keys, the lease and the entry: it has to look at
-// the one and change the other at once.
-var (
-	fill = newScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+// store ends the scripts that store an entry and give its lease back.
+const store = `
 if ARGV[3] == '0' then
   redis.call('SET', KEYS[2], ARGV[2])
 else
   redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 end
 redis.call('DEL', KEYS[1])
-return 1`)
+return 1`
+
+// The scripts. Only those of fill and put have two keys, the lease and the entry: they have to look
+// at the one and change the other at once.
+var (
+	fill = newScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end` + store)
+	// put deletes what is there if it may not store: that can be older than the Set.
+	put = newScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  redis.call('DEL', KEYS[2])
+  return 0
+end` + store)
 	renew = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if type(redis.pcall('PEXPIRE', KEYS[1], ARGV[2])) == 'table' then -- refused

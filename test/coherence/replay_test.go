@@ -60,3 +60,40 @@ func TestAcquire_SentTwiceBringsNoLostLeaseBack(t *testing.T) {
 		})
 	}
 }
+
+// TestSet_ThatComesLateDoesNotLand has either command of a Set come to Redis only after an Invalidate. The client has
+// sent it again, or its connection broke and the Set has failed.
+func TestSet_ThatComesLateDoesNotLand(t *testing.T) {
+	t.Parallel()
+	commands := map[string][]string{"takes the lease": {"set", ":lease"}, "stores": {"eval", ":lease"}}
+	for name, saying := range commands {
+		for again, retries := range map[string]int{"sent again": 3, "failed": -1} {
+			t.Run("what "+name+", "+again, func(t *testing.T) {
+				t.Parallel()
+				server := redistest.Start(t)
+				proxy := redistest.StartProxy(t, server.Addr())
+				db := newOpenGate(2)
+				setter := db.wrapClient(t, server.Client(func(o *redis.Options) { o.Addr, o.MaxRetries = proxy.Addr(), retries }))
+				other := db.wrapClient(t, server.Client())
+
+				late := proxy.HoldNext(redistest.Requests, redistest.Saying(saying...))
+				set := make(chan error, 1)
+				go func() { set <- setter.Set(t.Context(), 1, 1) }() // ends with its Set
+				late.Wait()
+				require.Positive(t, proxy.Cut())
+				if err := <-set; retries > 0 {
+					require.NoError(t, err)
+				} else {
+					require.ErrorIs(t, err, readthrough.ErrUnavailable)
+				}
+				require.NoError(t, other.Invalidate(t.Context(), 1))
+				late.Release()
+				<-late.Answered()
+				_, err := other.Peek(t.Context(), 1)
+				require.ErrorIs(t, err, readthrough.ErrMiss)
+				require.NoError(t, other.Invalidate(t.Context(), 1)) // what came late may have left a lease
+				db.want(t, other, 2)
+			})
+		}
+	}
+}

@@ -99,10 +99,11 @@ func TestWrites_ReachKeysOfSlotThatIsBeingMoved(t *testing.T) {
 	for name, write := range map[string]struct {
 		do   func() error
 		left string // what a Peek finds afterwards, if it finds anything
+		may  bool   // it may also find nothing: lease and entry were not at one node
 	}{
 		"Invalidate": {do: func() error { return rows.Invalidate(t.Context(), 1) }},
 		"Delete":     {do: func() error { return cache.Delete(t.Context(), movingKey) }},
-		"Set":        {do: func() error { return rows.Set(t.Context(), 1, "set") }, left: "set"},
+		"Set":        {do: func() error { return rows.Set(t.Context(), 1, "set") }, left: "set", may: true},
 		"Expire":     {do: func() error { return rows.Expire(t.Context(), 1) }, left: "cached"},
 	} {
 		// What is at the node that the slot leaves, and what at the one where it goes.
@@ -121,6 +122,9 @@ func TestWrites_ReachKeysOfSlotThatIsBeingMoved(t *testing.T) {
 				v, err := rows.Peek(t.Context(), 1)
 				if write.left == "" || name == "Expire" && entryAt == -1 {
 					require.ErrorIs(t, err, readthrough.ErrMiss, here)
+					continue
+				}
+				if write.may && errors.Is(err, readthrough.ErrMiss) {
 					continue
 				}
 				require.NoError(t, err, here)
