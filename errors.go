@@ -34,12 +34,12 @@ var (
 var errGoexit = errors.New("readthrough: the loader called runtime.Goexit")
 
 // WriteError is the error of a write that may have failed for some of its keys: of Set,
-// SetMany, Invalidate, Expire and Cache.Delete. The entries at Keys may be out of date
+// SetMany, Invalidate, Expire, Update, UpdateMany and Cache.Delete. The entries at Keys may be out of date
 // until the invalidation, which is retried in the background, has reached Redis. If
 // errors.Is finds ErrClosed it is not retried after Close. Close returns one too, for what
 // it has tried a last time in vain.
 type WriteError struct {
-	Op   string   // "set", "invalidate", "expire", "delete" or "close: invalidate"
+	Op   string   // "set", "invalidate", "expire", "update", "delete" or "close: invalidate"
 	Keys []string // the Redis keys, all of them
 	Err  error    // why; errors.Is finds ErrUnavailable if Redis could not be asked
 }

@@ -154,6 +154,16 @@ func WithLeaseWait(d time.Duration) Option {
 	})
 }
 
+// WithWriteTimeout sets how long the write of an Update may take. Default 10 seconds, at least 1 ms. Its
+// context ends then. Nothing is stored for the key of an Update whose process has died until 5 seconds
+// after.
+func WithWriteTimeout(d time.Duration) Option {
+	return option(func(s *settings) error {
+		s.lease.write = d
+		return checkTTL("WithWriteTimeout", d)
+	})
+}
+
 // WithBatchLoader loads the misses of GetMany, and those that WithGather brings together, by one
 // call for each WithBatchSize. Default: the loader is called for each key. A key that the map lacks
 // is not found: its error is the first of WithNotFound's, or else ErrNotFound. K and V must be the

@@ -146,21 +146,24 @@ func TestCalls_CostTheseRoundTrips(t *testing.T) {
 	rows, _, cost := tripsAndCommands(t)
 	ctx := t.Context()
 	type commands = map[string]int64
-	// A miss asks for the entry, then for lease, entry and holder at once, and fills by a script.
-	miss := commands{"get": 1 + 2 + 1, "set": 1 + 1, "evalsha": 1, "del": 1}
+	// A miss asks for the entry, then for lease, entry, holder and writes at once, and fills by a script.
+	miss := commands{"get": 1 + 3 + 1, "set": 1 + 1, "evalsha": 1, "del": 1}
 	for name, row := range map[string]struct {
 		call     func(id int)
 		trips    int64
 		commands commands
 	}{
-		"miss":                   {func(id int) { _, _ = rows.Get(ctx, id) }, 3, miss},
-		"hit":                    {func(int) { _, _ = rows.Get(ctx, 100) }, 1, commands{"get": 1}},
-		"not found":              {func(id int) { _, _ = rows.Get(ctx, -id) }, 3, miss},
-		"hit of not found":       {func(int) { _, _ = rows.Get(ctx, -100) }, 1, commands{"get": 1}},
-		"load that fails":        {func(int) { _, _ = rows.Get(ctx, 1_000_000) }, 3, commands{"get": 1 + 2 + 1, "set": 1, "evalsha": 1, "del": 1}},
-		"peek":                   {func(int) { _, _ = rows.Peek(ctx, 101) }, 1, commands{"get": 1}},
-		"set":                    {func(int) { _ = rows.Set(ctx, 102, 1) }, 2, commands{"set": 1 + 1, "evalsha": 1, "get": 1, "del": 1}},
-		"refresh":                {func(int) { _, _ = rows.Refresh(ctx, 103) }, 2, commands{"set": 1 + 1, "evalsha": 1, "get": 1, "del": 1}},
+		"miss":             {func(id int) { _, _ = rows.Get(ctx, id) }, 3, miss},
+		"hit":              {func(int) { _, _ = rows.Get(ctx, 100) }, 1, commands{"get": 1}},
+		"not found":        {func(id int) { _, _ = rows.Get(ctx, -id) }, 3, miss},
+		"hit of not found": {func(int) { _, _ = rows.Get(ctx, -100) }, 1, commands{"get": 1}},
+		"load that fails":  {func(int) { _, _ = rows.Get(ctx, 1_000_000) }, 3, commands{"get": 1 + 3 + 1, "set": 1, "evalsha": 1, "del": 1}},
+		"peek":             {func(int) { _, _ = rows.Peek(ctx, 101) }, 1, commands{"get": 1}},
+		"set":              {func(int) { _ = rows.Set(ctx, 102, 1) }, 2, commands{"set": 1 + 1, "evalsha": 1, "get": 1 + 1, "del": 1}},
+		"update of two": {func(int) { _ = rows.UpdateMany(ctx, []int{4, 5}, func(context.Context) error { return nil }) }, 2, commands{
+			"evalsha": 2, "time": 2, "zremrangebyscore": 2, "zadd": 2, "pttl": 2, "pexpire": 2, "unlink": 4 + 4, "zrem": 2,
+		}},
+		"refresh":                {func(int) { _, _ = rows.Refresh(ctx, 103) }, 2, commands{"set": 1 + 1, "evalsha": 1, "get": 1 + 1, "del": 1}},
 		"invalidation of three":  {func(int) { _ = rows.Invalidate(ctx, 1, 2, 3) }, 1, commands{"unlink": 3 + 3}},
 		"three hits of GetMany":  {func(int) { _, _ = rows.GetMany(ctx, []int{104, 105, 106}) }, 1, commands{"get": 3}},
 		"one key thrice at once": {func(int) { _, _ = rows.GetMany(ctx, []int{107, 107, 107}) }, 1, commands{"get": 1}},

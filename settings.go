@@ -49,7 +49,10 @@ type loadSettings struct {
 	ahead   bool // callers are answered before the value is stored
 }
 
-type leaseSettings struct{ ttl, wait time.Duration }
+type leaseSettings struct {
+	ttl, wait time.Duration
+	write     time.Duration // how long the write of an Update may take
+}
 
 // likeLoadTimeout is the default of the lease wait: so a load that ends in time runs once in the fleet.
 const likeLoadTimeout time.Duration = -1
@@ -103,7 +106,7 @@ func defaultSettings() cacheSettings {
 			codec:    Msgpack,
 			maxEntry: 8 << 20,
 			load:     loadSettings{timeout: 30 * time.Second},
-			lease:    leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
+			lease:    leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout, write: 10 * time.Second},
 			batch:    batchSettings{size: 1000},
 		},
 		redisTimeout: 100 * time.Millisecond,

@@ -128,12 +128,72 @@ func (rt *ReadThrough[K, V]) Expire(ctx context.Context, ks ...K) error {
 	})
 }
 
+// Update calls write, which changes the value of k in the database, and invalidates k: nothing stays
+// stale even if the process dies in between. The entry is deleted before, and nothing is stored until
+// the write has ended: readers load meanwhile. That takes two round trips besides the write. Several
+// Updates of a key may overlap. The order is that of Facebook's memcache with a lease that outlives a
+// crash; docs/updates.md tells what can go wrong.
+//
+// The write's context ends with ctx, and after WithWriteTimeout. Its error is returned as it is, and k
+// is invalidated all the same, as after a panic: the outcome may be unknown. If the invalidation has
+// failed, a *WriteError is joined to it, and is retried as that of Invalidate; write is called with
+// Redis or without. It is not called if the error is ErrEmptyKey, ErrClosed, or that of a ctx which has
+// ended before.
+func (rt *ReadThrough[K, V]) Update(ctx context.Context, k K, write func(ctx context.Context) error) error {
+	return rt.UpdateMany(ctx, []K{k}, write)
+}
+
+// UpdateMany is Update of several keys whose values one write changes: in a transaction, say.
+func (rt *ReadThrough[K, V]) UpdateMany(ctx context.Context, ks []K, write func(ctx context.Context) error) (err error) {
+	call, err := rt.cache.enter(ctx)
+	defer call.End()
+	if err != nil {
+		return err
+	}
+	keys, err := rt.keysOf("update", ks)
+	if err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	token := lease.NewToken()
+	_, begin := rt.cache.leases.BeginWrite(ctx, token, rt.settings.lease.write+writeMargin, keys...)
+	if begin != nil {
+		rt.meter.note(ctx, EventRedisError, "", 0, begin)
+	}
+	defer func() { // also after a panic, and a Goexit
+		ctx := context.WithoutCancel(ctx)
+		left, failed := rt.write(ctx, nil, keys, func(keys []string) ([]string, error) {
+			return rt.cache.leases.EndWrite(ctx, token, keys...)
+		})
+		if failed != nil {
+			err = joined(err, &WriteError{Op: "update", Keys: left, Err: failed})
+		}
+	}()
+	writing, cancel := context.WithTimeout(rt.cache.within(ctx), rt.settings.lease.write)
+	defer cancel()
+	return write(writing)
+}
+
+// writeMargin is how long the lease of a write lasts beyond its timeout: a database may commit what it
+// had been sent before the process died.
+const writeMargin = 5 * time.Second
+
 // writeKeys changes the entries of ks by send.
 func (rt *ReadThrough[K, V]) writeKeys(ctx context.Context, op string, ks []K, send sender) error {
 	call, closed := rt.cache.enter(ctx)
 	defer call.End()
-	keys := make([]string, 0, len(ks))
-	var empty error
+	keys, empty := rt.keysOf(op, ks)
+	if left, err := rt.write(ctx, closed, keys, send); err != nil {
+		return joined(empty, &WriteError{Op: op, Keys: left, Err: err})
+	}
+	return empty
+}
+
+// keysOf returns the keys of those of ks that have one, and an error if some have none.
+func (rt *ReadThrough[K, V]) keysOf(op string, ks []K) (keys []string, empty error) {
+	keys = make([]string, 0, len(ks))
 	for _, k := range ks {
 		key, err := rt.RedisKey(k)
 		if err != nil {
@@ -142,10 +202,7 @@ func (rt *ReadThrough[K, V]) writeKeys(ctx context.Context, op string, ks []K, s
 		}
 		keys = append(keys, key)
 	}
-	if left, err := rt.write(ctx, closed, keys, send); err != nil {
-		return joined(empty, &WriteError{Op: op, Keys: left, Err: err})
-	}
-	return empty
+	return keys, empty
 }
 
 // write changes the entries at keys by send, and keeps whatever is under way in this process

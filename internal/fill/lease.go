@@ -39,6 +39,10 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 		if answers[i].Held {
 			r.token = answers[i].Token
 		}
+		if answers[i].Written && !usable {
+			r.OnWritten(answers[i].Held)
+			continue
+		}
 		r.OnAcquire(answers[i].Held, usable, answers[i].Failed, answers[i].Err != nil)
 	}
 }

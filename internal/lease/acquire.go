@@ -28,9 +28,12 @@ type Acquired struct {
 	Token  string // under this token: the Request's, and an end that tells attempts apart
 	Holder string // whose it is, if it is not
 	Failed bool   // the load under the lease of WaitsFor has brought nothing to store
-	Found  bool   // the entry exists,
-	Entry  []byte // and this is it; it is not asked for by a Request that steals
-	Err    error  // nothing of this is known
+	// Written says that an Update is under way: what is loaded now may be older, and must not be
+	// stored, with the lease or without.
+	Written bool
+	Found   bool   // the entry exists,
+	Entry   []byte // and this is it; it is not asked for by a Request that steals
+	Err     error  // nothing of this is known
 }
 
 // Acquire asks for the leases of all requests, and for the entries, in one round trip. If
@@ -67,6 +70,7 @@ type acquireCmds struct {
 	set           *setLease
 	entry, holder *redis.StringCmd // nil if the lease is stolen
 	failed        *redis.StringCmd // nil unless another's load is waited for
+	writing       *redis.StringCmd // comes after set, so that a lease taken after BeginWrite is known for one
 }
 
 // setLease is the SET of an acquire. If its answer was given up and comes after all, the
@@ -77,6 +81,8 @@ type setLease struct {
 	token   attempts
 	release func()
 	state   atomic.Int32 // setPending, setAnswered or setGivenUp
+
+	redirected atomic.Bool // to the node where its slot is going
 }
 
 // releaser returns what releases the lease of r, whichever attempt has got it.
@@ -96,6 +102,9 @@ const (
 // acquired.
 func (c *setLease) SetErr(err error) {
 	c.Cmd.SetErr(err)
+	if redis.HasErrorPrefix(err, "ASK ") {
+		c.redirected.Store(true)
+	}
 	if err == nil && c.state.Swap(setAnswered) == setGivenUp {
 		go c.release()
 	}
@@ -113,15 +122,16 @@ func newSetLease(ctx context.Context, key string, r Request, nx ...any) *setLeas
 }
 
 func (s *Store) newAcquire(ctx context.Context, r Request) acquireCmds {
-	lease := s.Key(r.Key)
+	lease, writing := s.Key(r.Key), redis.NewStringCmd(ctx, "get", s.writingKey(r.Key))
 	if r.Steal {
-		return acquireCmds{Request: r, set: newSetLease(ctx, lease, r)}
+		return acquireCmds{Request: r, set: newSetLease(ctx, lease, r), writing: writing}
 	}
 	a := acquireCmds{
 		Request: r,
 		set:     newSetLease(ctx, lease, r, "nx"),
 		entry:   redis.NewStringCmd(ctx, "get", r.Key),
 		holder:  redis.NewStringCmd(ctx, "get", lease),
+		writing: writing,
 	}
 	if r.WaitsFor != "" {
 		a.failed = redis.NewStringCmd(ctx, "get", s.failedKey(r.Key))
@@ -131,7 +141,7 @@ func (s *Store) newAcquire(ctx context.Context, r Request) acquireCmds {
 
 func (a *acquireCmds) cmds() []redis.Cmder {
 	cmds := []redis.Cmder{a.set}
-	for _, get := range []*redis.StringCmd{a.entry, a.holder, a.failed} {
+	for _, get := range []*redis.StringCmd{a.entry, a.holder, a.failed, a.writing} {
 		if get != nil {
 			cmds = append(cmds, get)
 		}
@@ -144,16 +154,21 @@ func (a *acquireCmds) answer() Acquired {
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return Acquired{Err: err}
 	}
-	if a.entry == nil {
-		return Acquired{Held: err == nil, Token: a.set.token.last}
-	}
-	for _, get := range []*redis.StringCmd{a.entry, a.holder} {
+	for _, get := range []*redis.StringCmd{a.entry, a.holder, a.writing} {
+		if get == nil {
+			continue
+		}
 		err := get.Err()
 		if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "WRONGTYPE") {
 			return Acquired{Err: err} // the connection was lost in between, say
 		}
 	}
-	var r Acquired
+	// A GET of a sorted set is refused. A SET that a cluster redirected may have come after the GET.
+	r := Acquired{Written: redis.HasErrorPrefix(a.writing.Err(), "WRONGTYPE") || a.set.redirected.Load()}
+	if a.entry == nil {
+		r.Held, r.Token = err == nil, a.set.token.last
+		return r
+	}
 	switch holder := a.holder.Val(); {
 	case err == nil:
 		r.Held, r.Token = true, a.set.token.last

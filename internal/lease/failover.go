@@ -77,7 +77,7 @@ if ARGV[3] == '1' or type(holder) ~= 'string' or string.sub(holder, -#id) ~= id 
   holder = ARGV[1] .. '.' .. id
   redis.call('SET', KEYS[1], holder, 'PX', ARGV[2])
 end
-return {string.sub(holder, 1, -#id - 2), redis.pcall('GET', KEYS[2])}`)
+return {string.sub(holder, 1, -#id - 2), redis.pcall('GET', KEYS[2]), redis.pcall('GET', KEYS[3]) and 1 or 0}`)
 )
 
 // Found is an entry, or why there is none.
@@ -120,7 +120,7 @@ func (s *Store) acquireSafely(ctx context.Context, do do, requests []Request) []
 			steal = 1
 		}
 		set := &setLease{token: attempts{of: r.Token}, release: s.releaser(ctx, r)}
-		keys := []string{s.Key(r.Key), s.failedKey(r.Key)}
+		keys := []string{s.Key(r.Key), s.failedKey(r.Key), s.writingKey(r.Key)}
 		set.Cmd = redis.NewCmd(ctx, s.words(again, safeAcquire, keys, &set.token, millis(r.TTL), steal)...)
 		asked[i] = acquireCmds{Request: r, set: set}
 		if !r.Steal {
@@ -144,10 +144,11 @@ var errReply = errors.New("redis answered a script with what it does not return"
 
 func (a *acquireCmds) answerSafely() (r Acquired) {
 	values, err := a.set.Slice()
-	if err != nil || len(values) != 2 {
+	if err != nil || len(values) != 3 {
 		return Acquired{Err: cmp.Or(err, errReply)}
 	}
 	holder, _ := values[0].(string)
+	r.Written = values[2] != int64(0)
 	if r.Held = sameLoad(holder, a.Token); r.Held {
 		r.Token = holder
 	} else {

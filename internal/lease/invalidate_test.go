@@ -119,7 +119,6 @@ func (redirection) RedisError()   {}
 func TestWrites_AreRepeatedWhereLeaseWasDeletedAfterEntry(t *testing.T) {
 	for name, write := range map[string]func(s single) error{
 		"invalidate": func(s single) error { return second(s.Invalidate(t.Context(), key)) },
-		"set":        func(s single) error { return s.Set(t.Context(), key, []byte("entry"), ttl) },
 		"expire":     func(s single) error { return second(s.Expire(t.Context(), time.Now(), ttl, key)) },
 	} {
 		for redirected, trips := range map[string]int{own: 2, key: 1, "": 1} {

@@ -40,8 +40,8 @@ type Store struct {
 	placed placed
 
 	// What Redis may refuse: unlinks stands for UNLINK, hashes for EVALSHA, expiries for
-	// the script of Expire.
-	scripts, transactions, unlinks, hashes, expiries way
+	// the script of Expire, writes for that of BeginWrite.
+	scripts, transactions, unlinks, hashes, expiries, writes way
 }
 
 // Config holds the settings of a Store.

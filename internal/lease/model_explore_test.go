@@ -15,6 +15,7 @@ type scenario struct {
 	callers   string // the process of each: A, or B which may crash; a and b call Refresh
 	writers   string
 	refresher bool // a read of A has its entry refreshed in the background
+	updates   int  // the writers who call Update: a bit for each
 	sets      int  // the writer who calls Set, counted from one: the others Invalidate
 	oneByOne  bool // a writer begins when the one before it has ended
 	polls     int8 // how often a flight asks again before it must stop waiting
@@ -217,6 +218,7 @@ func (m *model) describe(w *world, a action) string {
 	case writerGoesOn:
 		return fmt.Sprintf("%c: writer %d: %s", m.writers[a.i], a.i+1, [...]string{
 			idle: "the database changes", wrote: "Redis changes", halfDone: "Redis changes again", deleted: "its call returns",
+			marked: "Redis deletes the lease", cleared: "Redis deletes the entry", ready: "the Update writes", ending: "the write lease ends",
 		}[w.writers[a.i].at])
 	case setLosesAnswer:
 		return fmt.Sprintf("%c: Redis fails the Set of writer %d, which is to be invalidated", m.writers[a.i], a.i+1)
@@ -226,6 +228,8 @@ func (m *model) describe(w *world, a action) string {
 		return "A: a read goes on to refresh what it finds"
 	case orphanArrives:
 		return fmt.Sprintf("Redis does a command left to itself, %+v", w.orphans[a.i])
+	case writeExpires:
+		return "the write lease expires"
 	case leaseExpires:
 		return "the lease expires"
 	case entryExpires:

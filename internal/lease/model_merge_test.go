@@ -112,7 +112,7 @@ func (m *model) rankVersions(w *world) {
 	for _, wr := range w.writers {
 		floor[wr.version] = 1
 	}
-	floor[w.covered] = 1
+	floor[w.covered], floor[w.updated] = 1, 1
 	w.eachReplaced(func(v *uint8) { floor[*v], floor[*v+1] = 1, 1 }) // it differs from all others
 	// The oldest version that there is: what is below needs no telling apart.
 	oldest := w.db
@@ -131,7 +131,7 @@ func (m *model) rankVersions(w *world) {
 	for i := range w.writers {
 		w.writers[i].version = rank[w.writers[i].version]
 	}
-	w.covered = rank[w.covered]
+	w.covered, w.updated = rank[w.covered], rank[w.updated]
 }
 
 // forgetWrites forgets which versions were invalidated, or will be, when nobody comes any more

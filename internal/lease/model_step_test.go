@@ -29,6 +29,12 @@ type rules struct {
 	idsComeBack      bool // a server that is promoted again has the ID it had before: no
 	sameToken        bool // a client that sends an acquire again does so under the same token: no
 	setsAnyway       bool // a Set stores without the lease: no
+	writesLate       bool // an Update puts the write lease in after the write: no
+	marksLast        bool // an Update puts the write lease in after it has deleted lease and entry: no
+	storesAnyway     bool // a load under a write lease is stored: no
+	keepsOld         bool // an Update leaves the fill lease alone before the write: no
+	firstOutEnds     bool // the first Update out gives the key back: no
+	looksEarly       bool // an acquire looks for a write lease before it takes its own: no
 	setsLeaveOld     bool // a Set that may not store leaves what is there: no
 }
 
@@ -69,6 +75,7 @@ const (
 	setLosesAnswer
 	setSendsAgain
 	orphanArrives
+	writeExpires // of a writer that has crashed: it outlasts the write
 	leaseExpires
 	entryExpires
 	processCrashes
@@ -100,7 +107,7 @@ func actions() []action {
 	for i := range uint8(maxOrphans) {
 		all = append(all, action{kind: orphanArrives, i: i})
 	}
-	return append(all, action{kind: refresherGoesOn}, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes},
+	return append(all, action{kind: refresherGoesOn}, action{kind: writeExpires}, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes},
 		action{kind: replicates}, action{kind: failsOver})
 }
 
@@ -120,6 +127,7 @@ const (
 	nothing     promise = ""
 	neverStale  promise = "a Get that starts after Invalidate has returned gets nothing loaded before"
 	ownersFill  promise = "a fill is accepted only of the flight whose lease has not been lost"
+	neverLeft   promise = "after the write of an Update nothing older is stored"
 	oneOwner    promise = "one flight at most holds the lease"
 	neverQueued promise = "nobody waits for another load after one that it has waited for in vain"
 	neverStuck  promise = "somebody can go on until all have what they want"
@@ -166,6 +174,13 @@ func (m *model) step(w *world, a action) bool {
 			m.apply(w, c)
 			possible = true
 		}
+	case writeExpires:
+		for i := range uint8(writers) {
+			if w.writing>>i&1 == 1 && w.writers[i].at == crashed {
+				w.writing &^= 1 << i
+				possible = true
+			}
+		}
 	case leaseExpires:
 		if possible = w.lease != 0 && spend(&w.leaseExpiries); possible {
 			w.setLease(0)
@@ -188,6 +203,10 @@ func (m *model) step(w *world, a action) bool {
 		}
 	}
 	if possible {
+		if w.entry != 0 && w.entry < w.updated {
+			m.violation = neverLeft
+			m.detail = fmt.Sprintf("version %d, and an Update has written %d", w.entry, w.updated)
+		}
 		w.tidy()
 		m.checkOwners(w)
 	}
@@ -283,6 +302,10 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 		if m.oneByOne && i > 0 && !w.writers[i-1].done() {
 			return false
 		}
+		if m.isUpdate(i) {
+			m.begin(w, wr, i)
+			return true
+		}
 		w.db++
 		wr.at, wr.version = wrote, w.db
 		if m.isSet(w, i) {
@@ -293,6 +316,13 @@ func (m *model) stepWriter(w *world, i uint8) bool {
 		wr.at = halfDone
 	case halfDone:
 		m.write(w, wr, i, !m.entryBeforeLease)
+		if wr.at = deleted; m.isUpdate(i) {
+			wr.at = ending
+		}
+	case marked, cleared, ready:
+		m.begin(w, wr, i)
+	case ending:
+		w.endUpdate(m, i)
 		wr.at = deleted
 	case deleted:
 		m.group.do(&w.seatings[m.writerIn(int(i))], operation{verb: forget})
@@ -319,6 +349,47 @@ func (m *model) write(w *world, wr *writer, i uint8, entry bool) {
 		m.apply(w, command{putCmd, wr.token, wr.version})
 	default:
 		w.setEntry(0)
+	}
+}
+
+// isUpdate reports whether a writer is one that Updates.
+func (m *model) isUpdate(i uint8) bool { return m.updates>>i&1 == 1 }
+
+// begin is what an Update does before its write, and the write.
+func (m *model) begin(w *world, wr *writer, i uint8) {
+	mark := func(now bool) {
+		if now {
+			w.writing |= 1 << i
+		}
+	}
+	switch wr.at {
+	case idle:
+		mark(!m.writesLate && !m.marksLast)
+		wr.at = marked
+	case marked:
+		if !m.keepsOld {
+			w.setLease(0)
+		}
+		wr.at = cleared
+	case cleared:
+		w.setEntry(0)
+		wr.at = ready
+	case ready:
+		if m.marksLast && w.writing>>i&1 == 0 {
+			mark(true)
+			return
+		}
+		w.db++
+		wr.at, wr.version = wrote, w.db
+		w.updated = w.db
+		mark(m.writesLate)
+	}
+}
+
+// endUpdate takes the write lease of a writer away.
+func (w *world) endUpdate(m *model, i uint8) {
+	if w.writing &^= 1 << i; m.firstOutEnds {
+		w.writing = 0
 	}
 }
 
@@ -373,7 +444,10 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 		if !m.isSafe() {
 			w.look(f)
 		}
-		f.version, f.at = m.get(w), replied
+		if f.at = replied; !f.Steal {
+			f.version = m.get(w)
+		}
+		f.written = f.written || w.writing != 0 && !m.looksEarly
 	case replied:
 		return m.digest(w, p, i, over)
 	case loading:
@@ -402,9 +476,10 @@ func (m *model) arrive(w *world, f *flying) {
 	switch f.Step {
 	case lease.Acquire:
 		// A pipeline is not atomic: others may come between SET NX and GET.
-		if f.at = halfway; f.Steal {
+		if f.at = halfway; f.Steal && (m.updates == 0 || m.isSafe()) {
 			f.at = replied // it does not look at the entry
 		}
+		f.written = f.written || w.writing != 0 && m.isSafe() // else it looks behind that
 		if m.leaseIsFree(w) || f.Steal {
 			w.setLease(f.token)
 			f.good, f.owns = true, true
@@ -501,7 +576,11 @@ func (m *model) digest(w *world, p, i uint8, over bool) bool {
 	if m.marksLate {
 		f.sent = m.mark(w, p, i)
 	}
-	m.onAcquire(&f.Protocol, f.good, f.version != 0 && f.version != f.replace, f.inVain && !m.tellsNobody, false)
+	if usable := f.version != 0 && f.version != f.replace; f.written && !usable && !m.storesAnyway {
+		f.OnWritten(f.good)
+	} else {
+		m.onAcquire(&f.Protocol, f.good, usable, f.inVain && !m.tellsNobody, false)
+	}
 	if waits := f.Step == lease.Wait; waits {
 		if f.inVain {
 			m.violation = neverQueued
@@ -526,10 +605,10 @@ func (m *model) mark(w *world, p, i uint8) int8 {
 // proceed begins the step that the course has come to.
 func (m *model) proceed(w *world, p, i uint8) {
 	f := &w.flights[p][i]
-	f.good, f.inVain, f.holder = false, false, 0
+	f.good, f.inVain, f.written, f.holder = false, false, false, 0
 	switch f.Step {
 	case lease.Acquire:
-		f.at = sent
+		f.at, f.written = sent, m.looksEarly && w.writing != 0
 		if !m.marksLate {
 			f.sent = m.mark(w, p, i)
 		}
@@ -609,7 +688,7 @@ func (m *model) loseAnswer(w *world, p, i uint8) bool {
 // answer is lost.
 func (m *model) sendAgain(w *world, f *flying) {
 	w.strand(f)
-	f.at, f.good, f.inVain, f.holder = sent, false, false, 0
+	f.at, f.good, f.inVain, f.written, f.holder = sent, false, false, false, 0
 	if f.Step != lease.Acquire {
 		return
 	}
@@ -672,6 +751,7 @@ func (m *model) crash(w *world) {
 		switch set := m.isSet(w, uint8(i)); {
 		case set:
 			w.strandSet(&wr)
+		case m.isUpdate(uint8(i)):
 		case wr.at == wrote:
 			w.orphan(command{kind: unleaseCmd})
 		case wr.at == halfDone:

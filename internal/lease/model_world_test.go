@@ -22,6 +22,8 @@ type world struct {
 	primary uint8 // its replication ID
 	replica memory
 	failed  uint8 // in Redis: the token whose load has brought nothing
+	writing uint8 // in Redis: a bit for each writer whose Update is under way
+	updated uint8 // the newest write of an Update
 
 	callers   [callers]caller
 	refresher refresher
@@ -79,6 +81,11 @@ const (
 	deleted              // Redis has done it, the call has not returned
 	returned
 	crashed
+	// An Update begins, before it comes to wrote. After halfDone it is to end.
+	marked  // Redis has the write lease
+	cleared // Redis has deleted the lease
+	ready   // Redis has deleted the entry
+	ending  // Redis has deleted the lease and the entry again
 )
 
 // flying is one flight under way: what a run of the engine knows.
@@ -93,6 +100,7 @@ type flying struct {
 	waitsFor    uint8 // the token of the load that it waits for
 	holder      uint8 // the answer: the token that holds the lease
 	inVain      bool  // the answer: the load that it waits for has brought nothing
+	written     bool  // the answer: an Update is under way
 	polls       int8
 	sent, began int8 // marks
 }

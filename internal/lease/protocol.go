@@ -39,6 +39,7 @@ type Protocol struct {
 	Asked    bool     // an acquire was sent
 	Held     bool     // the lease was acquired, and has not been given back
 	Down     bool     // Redis failed: it is not asked again
+	Written  bool     // an Update is under way: what is loaded is not stored
 	Audience Audience // at Finish
 }
 
@@ -76,6 +77,15 @@ func (p *Protocol) OnRefused() {
 	}
 }
 
+// OnWritten goes on after an Acquire that found no usable entry, while an Update is under way. To
+// wait for its end would be to wait for a writer. The lease, if it came along, is given back.
+func (p *Protocol) OnWritten(held bool) {
+	p.Asked, p.Held = true, held
+	if p.Written, p.Step = true, Load; p.Yields {
+		p.Audience, p.Step = Nobody, Finish
+	}
+}
+
 // OnWait goes on after a Wait. A load that has waited for too long calls the loader
 // for itself, and stores nothing.
 func (p *Protocol) OnWait(over bool) {
@@ -92,7 +102,7 @@ func (p *Protocol) OnRenew(failed bool) { p.Down = p.Down || failed }
 // OnLoad goes on after a Load: storable says that there is something to fill.
 func (p *Protocol) OnLoad(storable bool) {
 	switch {
-	case !p.Held || p.Down: // a fill would cost the callers a second wait
+	case !p.Held || p.Down || p.Written: // a fill would cost the callers a second wait, or be older
 		p.Audience, p.Step = BeforeLoad, Finish
 	case storable:
 		p.Step = Fill

@@ -23,7 +23,7 @@ type Item struct {
 // whoever has them, since what is being loaded is older, and stores under them: so what is late, or
 // sent twice, does not land after a later invalidation. Of two Sets at a time, the one that took the
 // lease last stores. A Set that may not store deletes what is there, as it does where Redis refuses
-// scripts and transactions, or moves the slot. The keys in left may still have an older entry.
+// scripts and transactions, or moves the slot, and while an Update is under way. The keys in left may still have an older entry.
 //
 // Keys with braces have no lease: what is late is stored there.
 func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
@@ -65,7 +65,11 @@ func (s *Store) setUnderLease(ctx context.Context, items []Item) []Outcome {
 	outcomes := make([]Outcome, len(items))
 	var held []int
 	for i, a := range s.acquire(ctx, s.redis.Force, requests) {
-		if outcomes[i].Err = a.Err; a.Err == nil {
+		switch outcomes[i].Err = a.Err; {
+		case a.Err != nil:
+		case a.Written:
+			outcomes[i].Err = ErrRefused
+		default:
 			held, requests[i].Token = append(held, i), a.Token
 		}
 	}
