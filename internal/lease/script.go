@@ -27,7 +27,7 @@ return 1`
 // at the one and change the other at once.
 var (
 	fill = newScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end` + store)
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end -- the lease is lost` + store)
 	// put deletes what is there if it may not store: that can be older than the Set.
 	put = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then

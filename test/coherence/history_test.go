@@ -45,9 +45,10 @@ var mixes = []mix{
 	{name: "gathered", opts: mixOptions(readthrough.WithGather(time.Millisecond, 8)), also: map[opKind]int{opGetMany: 20}, shows: countCollapsed},
 	{name: "expire", opts: mixOptions(readthrough.WithStale(time.Minute)), also: map[opKind]int{opExpire: 20}, shows: countRefreshes},
 	{name: "refresh", also: map[opKind]int{opRefresh: 20}, shows: countRefusedFills},
-	{name: "no waiting", opts: mixOptions(readthrough.WithLeaseWait(0)), shows: countLoadsWithoutLease},
+	{name: "update", also: map[opKind]int{opUpdateLeased: 30, opGetMany: 10}, shows: countUnstored},
+	{name: "no waiting", opts: mixOptions(readthrough.WithLeaseWait(0)), shows: countUnstored},
 	{name: "failover safety", opts: mixOptions(readthrough.WithFailoverSafety(), readthrough.WithStale(time.Minute)),
-		also: map[opKind]int{opGetMany: 10, opExpire: 10, opRefresh: 10}, shows: countRefusedFills},
+		also: map[opKind]int{opGetMany: 10, opExpire: 10, opRefresh: 10, opUpdateLeased: 10}, shows: countRefusedFills},
 }
 
 func mixOptions(opts ...readthrough.CacheOption) []readthrough.CacheOption { return opts }
@@ -62,7 +63,8 @@ func countStaleHits(s readthrough.Stats) int64 { return s.StaleHits }
 
 func countCollapsed(s readthrough.Stats) int64 { return s.Collapsed }
 
-func countLoadsWithoutLease(s readthrough.Stats) int64 { return s.Loads - s.Fills - s.RefusedFills }
+// countUnstored counts loads without the lease, and those under a write lease.
+func countUnstored(s readthrough.Stats) int64 { return s.Loads - s.Fills - s.RefusedFills }
 
 func mixNamed(name string) mix {
 	for _, m := range mixes {
@@ -74,7 +76,7 @@ func mixNamed(name string) mix {
 }
 
 // opKinds is all that can be picked, in an order that a seed can rely on.
-var opKinds = []opKind{opGet, opUpdate, opSetNew, opInvalidateAgain, opSabotage, opGetMany, opRefresh, opExpire}
+var opKinds = []opKind{opGet, opUpdate, opSetNew, opInvalidateAgain, opSabotage, opGetMany, opRefresh, opExpire, opUpdateLeased}
 
 func (m *mix) pick(rng *rand.Rand) opKind {
 	total := 0

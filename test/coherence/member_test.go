@@ -276,13 +276,12 @@ func (c *historyClient) act(ctx context.Context, a opKind, k int) error {
 		return c.rows.Expire(ctx, k)
 	case opSabotage:
 		return c.sabotage(ctx, k)
+	case opUpdateLeased:
+		return c.update(ctx, k)
 	}
 	// A writer: the version that it wrote is the one it sets.
-	var v int64
-	if err := c.note(opWrite, k, func() (_ int64, err error) {
-		v, err = c.database.Incr(ctx, c.rowKey(k)).Result()
-		return v, err
-	}); err != nil {
+	v, err := c.write(ctx, k)
+	if err != nil {
 		return err
 	}
 	dawdle(30, 3*time.Millisecond)
@@ -290,6 +289,29 @@ func (c *historyClient) act(ctx context.Context, a opKind, k int) error {
 		return c.note(opSet, k, func() (int64, error) { return v, c.rows.Set(ctx, k, v) })
 	}
 	return c.invalidate(ctx, k)
+}
+
+// write changes the row.
+func (c *historyClient) write(ctx context.Context, k int) (v int64, err error) {
+	err = c.note(opWrite, k, func() (_ int64, err error) {
+		v, err = c.database.Incr(ctx, c.rowKey(k)).Result()
+		return v, err
+	})
+	return v, err
+}
+
+// update notes an Update as what it is for readers: a write, and an Invalidate after it.
+func (c *historyClient) update(ctx context.Context, k int) error {
+	var wrote int64
+	err := c.rows.Update(ctx, k, func(ctx context.Context) error {
+		dawdle(30, 3*time.Millisecond)
+		_, err := c.write(ctx, k)
+		dawdle(30, 3*time.Millisecond)
+		wrote = machineTime()
+		return err
+	})
+	c.done = append(c.done, historyOp{Key: k, Action: opInvalidate, Client: c.id, Call: wrote, Return: machineTime()})
+	return err
 }
 
 // note makes a call and notes it.

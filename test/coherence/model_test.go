@@ -28,6 +28,7 @@ const (
 	opGetMany         opKind = "GetMany"    // a Get of each of its keys
 	opUpdate          opKind = "update"     // a write, and an Invalidate
 	opSetNew          opKind = "set new"    // a write, and a Set of what was written
+	opUpdateLeased    opKind = "Update"     // noted as the write, and an Invalidate from then to its return
 	opSabotage        opKind = "sabotage"   // the entry or the lease is deleted or expires
 	opInvalidateAgain opKind = "invalidate" // an Invalidate without a write
 	opExpire          opKind = "expire"     // promises nothing, and must harm nothing

@@ -56,7 +56,7 @@ var mutations = []mutation{
 		"internal/fill/lease.go", "r.asked = took", "r.asked = 1 << 62"}, // so that nobody waits for the fill
 
 	{"token check off: a fill is accepted whoever holds the lease", inLua,
-		"internal/lease/script.go", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end\nif ARGV[3] == '0' then", "if ARGV[3] == '0' then"},
+		"internal/lease/script.go", "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end -- the lease is lost", ""},
 
 	{"lease deletion off in writes", inGo,
 		"internal/lease/lease.go", "if !Protects(keys[i]) {\n\t\t\treturn change(i, again)\n\t\t}", "return change(i, again)"},
