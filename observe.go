@@ -197,13 +197,15 @@ func tellEach(ctx context.Context, observers []Observer, e Event) {
 // if some observer takes too long.
 func (a *audience) tellApart(ctx context.Context, e Event) {
 	late := a.late.Load() > 0
-	if late && a.told.Load() >= maxTold {
+	if a.told.Add(1) > maxTold && late {
+		a.told.Add(-1)
 		return
 	}
 	told := make(chan struct{})
 	a.work.Go(func() { // ends with the observers
 		defer close(told)
-		a.tell(ctx, e)
+		defer a.told.Add(-1)
+		tellEach(ctx, a.observers, e)
 	})
 	if late {
 		return
