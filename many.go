@@ -23,7 +23,7 @@ type Result[V any] struct {
 // taken in one round trip and stored in another; without WithBatchLoader it is loaded as
 // Get does it, up to 16 keys at a time.
 //
-// The error is the context's; whatever concerns one key is in its Result. A panic of a
+// The error is the context's, or ErrClosed; whatever concerns one key is in its Result. A panic of a
 // loader is raised again when the loads of the other keys have ended.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
 	call, err := rt.cache.enter(ctx)
@@ -161,9 +161,20 @@ func (m *many[K, V]) awaitGroup(ctx context.Context, firsts []int) {
 	}
 	began := time.Now()
 	seats := m.rt.engine.JoinMany(ctx, misses)
+	var panicked any // of a loader, which the others do not suffer for
 	for j, i := range reads {
-		value, err := m.reads[i].await(ctx, seats[j], began)
-		m.results[i] = Result[V]{value, err}
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					panicked = p
+				}
+			}()
+			value, err := m.reads[i].await(ctx, seats[j], began)
+			m.results[i] = Result[V]{value, err}
+		}()
+	}
+	if panicked != nil {
+		panic(panicked)
 	}
 }
 
@@ -216,7 +227,7 @@ type Warmed struct {
 }
 
 // Warm fills the cache with the values of seq, 1000 keys at a time, with GetMany:
-// before a process takes traffic, say. The error is the context's; what was done
+// before a process takes traffic, say. The error is the context's, or ErrClosed; what was done
 // until then is counted.
 func (rt *ReadThrough[K, V]) Warm(ctx context.Context, seq iter.Seq[K]) (Warmed, error) {
 	var done Warmed

@@ -95,7 +95,7 @@ type Event struct {
 	Err     error         // what went wrong, if anything
 }
 
-// Observer is told what happens, on the goroutine of the caller to whom it happens or on
+// Observer is told what happens, on the goroutine of the caller to whom it happens, who waits, or on
 // one of its own. Observe must be quick and safe for concurrent use. It may call any
 // method of the Cache and its wrappers but Close and Shutdown. What takes longer than
 // 100 ms is no longer waited for; then events can come at the same time and out of order,
@@ -197,13 +197,15 @@ func tellEach(ctx context.Context, observers []Observer, e Event) {
 // if some observer takes too long.
 func (a *audience) tellApart(ctx context.Context, e Event) {
 	late := a.late.Load() > 0
-	if late && a.told.Load() >= maxTold {
+	if a.told.Add(1) > maxTold && late {
+		a.told.Add(-1)
 		return
 	}
 	told := make(chan struct{})
 	a.work.Go(func() { // ends with the observers
 		defer close(told)
-		a.tell(ctx, e)
+		defer a.told.Add(-1)
+		tellEach(ctx, a.observers, e)
 	})
 	if late {
 		return

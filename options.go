@@ -187,7 +187,7 @@ func WithBatchSize(n int) Option {
 }
 
 // WithGather sets a batch window: single Gets that miss within window of each other are loaded by
-// one call of the batch loader, up to size keys. Default 0 (off) and 100. Each miss takes up to window
+// one call of the batch loader, up to size keys. Default: off. Each miss takes up to window
 // longer, and N+1 queries become one without a change of the callers, who keep their own
 // cancellation and errors. It needs WithBatchLoader. The idea is that of Facebook's DataLoader.
 func WithGather(window time.Duration, size int) Option {

@@ -100,7 +100,8 @@ func Must[T any](v T, err error) T {
 // stored. It has the loader's signature, and returns the loader's errors as they are. If
 // Redis cannot be asked, the loader is.
 //
-// The errors of the cache's own are the context's as soon as ctx ends, ErrEmptyKey,
+// The errors of the cache's own are the context's when ctx ends (within WithRedisTimeout, while Redis
+// is asked), ErrEmptyKey,
 // ErrClosed, ErrNotFound of a batch loader, and context.DeadlineExceeded after
 // WithLoadTimeout. A loader's panic is raised again, as a PanicError, in each caller.
 //

@@ -85,10 +85,12 @@ type setLease struct {
 	redirected atomic.Bool // to the node where its slot is going
 }
 
-// releaser returns what releases the lease of r, whichever attempt has got it.
+// releaser returns what releases the lease of r, whichever attempt has got it, in the background.
 func (s *Store) releaser(ctx context.Context, r Request) func() {
-	return func() { // ends within the Doer's timeout
-		s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: r.Key, Token: r.Token}})
+	return func() {
+		s.config.Go(func() { // ends with the round trip
+			s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: r.Key, Token: r.Token}})
+		})
 	}
 }
 
@@ -106,7 +108,7 @@ func (c *setLease) SetErr(err error) {
 		c.redirected.Store(true)
 	}
 	if err == nil && c.state.Swap(setAnswered) == setGivenUp {
-		go c.release()
+		c.release()
 	}
 }
 

@@ -74,6 +74,7 @@ const (
 	flightSendsAgain // its client does, which has lost the connection
 	setLosesAnswer
 	setSendsAgain
+	flightRenews     // its lease, after it has failed to
 	orphanArrives
 	writeExpires // of a writer that has crashed: it outlasts the write
 	leaseExpires
@@ -98,7 +99,7 @@ func actions() []action {
 	for p := range uint8(processes) {
 		for i := range uint8(maxFlying) {
 			for _, k := range []actionKind{
-				flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer, flightSendsAgain,
+				flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer, flightSendsAgain, flightRenews,
 			} {
 				all = append(all, action{k, p, i})
 			}
@@ -168,6 +169,11 @@ func (m *model) step(w *world, a action) bool {
 		}
 	case setLosesAnswer, setSendsAgain:
 		possible = m.disturbSet(w, a)
+	case flightRenews:
+		f := &w.flights[a.p][a.i]
+		if possible = f.at == loading && f.Held && f.Down; possible {
+			f.OnRenew(false)
+		}
 	case orphanArrives:
 		if c := w.orphans[a.i]; c.kind != none {
 			w.orphans[a.i] = command{}
