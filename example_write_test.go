@@ -30,6 +30,29 @@ func ExampleReadThrough_Invalidate() {
 	// new <nil>
 }
 
+// Update makes the write, and invalidates: a process that dies in between leaves nothing stale.
+func ExampleReadThrough_Update() {
+	cache, end := exampleCache()
+	defer end()
+
+	row := "old"
+	rows := readthrough.Must(readthrough.New(cache, "row",
+		func(context.Context, string) (string, error) { return row, nil }, readthrough.String))
+	ctx := context.Background()
+
+	fmt.Println(rows.Get(ctx, "a"))
+	err := rows.Update(ctx, "a", func(context.Context) error {
+		row = "new" // a transaction, say
+		return nil
+	})
+	fmt.Println(err)
+	fmt.Println(rows.Get(ctx, "a"))
+	// Output:
+	// old <nil>
+	// <nil>
+	// new <nil>
+}
+
 // Set stores what was just written, so that the next reader need not load it.
 func ExampleReadThrough_Set() {
 	cache, end := exampleCache()
@@ -47,7 +70,7 @@ func ExampleReadThrough_Set() {
 	// new <nil>
 }
 
-// SetMany stores the pairs of a map, or of any other sequence, in one round trip.
+// SetMany stores the pairs of a map, or of any other sequence, in two round trips.
 func ExampleReadThrough_SetMany() {
 	cache, end := exampleCache()
 	defer end()

@@ -74,7 +74,7 @@ const (
 	flightSendsAgain // its client does, which has lost the connection
 	setLosesAnswer
 	setSendsAgain
-	flightRenews     // its lease, after it has failed to
+	flightRenews // its lease, after it has failed to
 	orphanArrives
 	writeExpires // of a writer that has crashed: it outlasts the write
 	leaseExpires

@@ -39,11 +39,26 @@ func TestProtocol_TakesEachStep(t *testing.T) {
 		return func(p *lease.Protocol) { p.OnSettle(kept, failed) }
 	}
 
+	written := func(held bool) func(*lease.Protocol) { return func(p *lease.Protocol) { p.OnWritten(held) } }
+
 	for name, row := range map[string]struct {
 		from lease.Protocol
 		on   func(*lease.Protocol)
 		to   lease.Protocol
 	}{
+		"lease, under a write: load, and keep in mind that the lease is to be given back": {
+			acquiring, written(true), lease.Protocol{Asked: true, Step: lease.Load, Held: true, Written: true},
+		},
+		"no lease, under a write: load": {
+			acquiring, written(false), lease.Protocol{Asked: true, Step: lease.Load, Written: true},
+		},
+		"a refresh in the background, under a write: leave it": {
+			lease.Protocol{Yields: true}, written(true), lease.Protocol{Yields: true, Asked: true, Step: lease.Finish, Held: true, Written: true, Audience: lease.Nobody},
+		},
+		"loaded under a write: store nothing": {
+			lease.Protocol{Step: lease.Load, Held: true, Written: true}, loaded(true),
+			lease.Protocol{Step: lease.Finish, Held: true, Written: true, Audience: lease.BeforeLoad},
+		},
 		"lease, no value: load": {
 			acquiring, acquired(true, false, false, false), lease.Protocol{Asked: true, Step: lease.Load, Held: true},
 		},

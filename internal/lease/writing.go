@@ -34,7 +34,7 @@ return 1`)
 // round trip. The keys in left may still have their entry, or have no write lease. Where Redis refuses
 // the script, they are invalidated, and have none.
 func (s *Store) BeginWrite(ctx context.Context, token string, ttl time.Duration, keys ...string) (left []string, err error) {
-	if !s.writes.open() {
+	if !s.begins() {
 		return s.Invalidate(ctx, keys...)
 	}
 	outcomes := s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
@@ -51,11 +51,14 @@ func (s *Store) BeginWrite(ctx context.Context, token string, ttl time.Duration,
 	return failures(keys, outcomes)
 }
 
+// begins reports whether Redis takes what begins a write.
+func (s *Store) begins() bool { return s.scripts.open() && s.writes.open() }
+
 // EndWrite invalidates keys and takes the write leases of token from them, in one round trip. The key
 // can be stored again when the last write has ended. The keys in left may still have an entry that is
 // older than the write, if their write lease was lost.
 func (s *Store) EndWrite(ctx context.Context, token string, keys ...string) (left []string, err error) {
-	begun := s.writes.open()
+	begun := s.begins()
 	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
 		cmds := []redis.Cmder{redis.NewCmd(ctx, s.unlink(keys[i])...)}
 		if begun {

@@ -20,7 +20,8 @@ import (
 )
 
 // smallest is the access that docs/redis.md says is enough for a Cache with the prefix "app".
-var smallest = []string{"~app:*", "+get", "+set", "+unlink", "+eval", "+evalsha", "+del", "+pexpire", "+pttl", "+getrange", "+setrange", "+role"}
+var smallest = []string{"~app:*", "+get", "+set", "+unlink", "+eval", "+evalsha", "+del", "+pexpire", "+pttl", "+getrange", "+setrange", "+role",
+	"+time", "+zadd", "+zrem", "+zremrangebyscore"}
 
 // login makes a user of server with the rules.
 func login(t *testing.T, server *redistest.Server, rules ...string) (username, password string) {
@@ -70,6 +71,7 @@ func callAll(t *testing.T, cache *readthrough.Cache) {
 		require.NoError(t, err)
 		require.NoError(t, rows.Set(ctx, 2, 2))
 		require.NoError(t, rows.SetMany(ctx, maps.All(map[int]int{1: 1, 2: 2})))
+		require.NoError(t, rows.Update(ctx, 2, func(context.Context) error { return nil }))
 		require.NoError(t, rows.Expire(ctx, 1, 2, 8))
 		_, err = rows.Get(ctx, 1)
 		require.NoError(t, err)
