@@ -144,3 +144,33 @@ func ExamplePanicError() {
 	// Output:
 	// the loader panicked: out of cheese
 }
+
+// WithAudit checks a share of the hits, here all, for what nobody has invalidated.
+func ExampleWithAudit() {
+	forgotten := make(chan string, 10)
+	cache, end := exampleCache(readthrough.WithObserver(forgottenObserver(forgotten)))
+	defer end()
+
+	row := "old"
+	rows := readthrough.Must(readthrough.New(cache, "row",
+		func(context.Context, string) (string, error) { return row, nil }, readthrough.String,
+		readthrough.WithAudit(1)))
+	ctx := context.Background()
+
+	_, _ = rows.Get(ctx, "a")
+	row = "new" // and no Invalidate
+	fmt.Println(rows.Get(ctx, "a"))
+	fmt.Println("forgotten:", <-forgotten)
+	// Output:
+	// old <nil>
+	// forgotten: row:a
+}
+
+// forgottenObserver is sent the key of each entry that nobody has invalidated.
+type forgottenObserver chan<- string
+
+func (o forgottenObserver) Observe(_ context.Context, e readthrough.Event) {
+	if e.Kind == readthrough.EventForgotten {
+		o <- e.Key
+	}
+}

@@ -31,6 +31,7 @@ type Stats struct {
 	Corrupt      int64 // entries in Redis that were no entry of this wrapper's
 	RedisErrors  int64 // round trips that failed, or were not made because Redis was down
 
+	Forgotten        int64 // entries that WithAudit has found to be out of date, and nobody has invalidated
 	Refreshes        int64 // refreshes begun in the background
 	SkippedRefreshes int64 // refreshes not begun because too many were under way
 	Invalidations    int64 // keys invalidated, set and deleted
@@ -63,6 +64,7 @@ const (
 	EventRedisError                           // RedisErrors: Err says why
 	EventRefresh                              // Refreshes: it begins in the background
 	EventSkipped                              // SkippedRefreshes: it does not begin
+	EventForgotten                            // Forgotten: Took is the entry's age; Err says so
 	EventInvalidation                         // Invalidations: of one key; Err if it may have failed
 	EventDroppedInvalidation                  // DroppedInvalidations: the key may stay stale until it expires; no Wrapper
 	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; only that
@@ -74,7 +76,7 @@ const (
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
-	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "dropped invalidation",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "forgotten", "invalidation", "dropped invalidation",
 	"refused command", "finding", "breaker open", "breaker closed",
 }
 
@@ -229,7 +231,7 @@ func (m *meter) addTo(s *Stats) {
 		EventLoad: &s.Loads, EventLoadError: &s.LoadErrors, EventCollapsed: &s.Collapsed, EventShared: &s.Shared,
 		EventFill: &s.Fills, EventRefusedFill: &s.RefusedFills, EventUnstorable: &s.Unstorable,
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
-		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
+		EventSkipped: &s.SkippedRefreshes, EventForgotten: &s.Forgotten, EventInvalidation: &s.Invalidations,
 		EventDroppedInvalidation: &s.DroppedInvalidations, EventRefusedCommand: &s.RefusedCommands,
 		EventFinding: &s.Findings,
 	} {

@@ -225,6 +225,20 @@ func WithBackgroundFill() Option {
 	})
 }
 
+// WithAudit has a share of fresh hits checked in the background, from 0 to 1: the loader is asked, and if
+// it returns another value than the entry, which is still there a second later, nobody has invalidated
+// what changed (Stats.Forgotten, EventForgotten). Default 0 (off). Checks count among WithMaxRefreshes
+// and WithLoadLimit, one at a time for each key; those beyond are left out. Each is a load.
+func WithAudit(rate float64) Option {
+	return option(func(s *settings) error {
+		s.load.audit = rate
+		if !(rate >= 0 && rate <= 1) {
+			return fmt.Errorf("WithAudit: %v is not from 0 to 1", rate)
+		}
+		return nil
+	})
+}
+
 // WithMaxEntryBytes sets the size past which an encoded value is not stored, and not decoded
 // if another has stored it, in bytes. Default 8 MiB. Such a value is returned, counted
 // (Stats.Unstorable) and observed.

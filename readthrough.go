@@ -3,6 +3,7 @@ package readthrough
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -171,6 +172,9 @@ func (r *read[K, V]) decide(ctx context.Context) decision {
 	case found.is(fresh) && fill.DueEarly(rt.cache.settings.clock, rt.settings.beta, &found.entry):
 		return serveAndRefresh
 	case found.is(fresh):
+		if rate := rt.settings.load.audit; rate > 0 && rand.Float64() < rate {
+			r.audit(ctx)
+		}
 		return serve
 	case found.is(stale) && (rt.settings.patience == 0 || rt.engine.Busy()):
 		return serveAndRefresh

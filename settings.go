@@ -45,8 +45,9 @@ func (n *notFound) missing() error {
 
 type loadSettings struct {
 	timeout time.Duration
-	limit   int  // loads at a time; 0: any number
-	ahead   bool // callers are answered before the value is stored
+	limit   int     // loads at a time; 0: any number
+	ahead   bool    // callers are answered before the value is stored
+	audit   float64 // the share of hits that are checked
 }
 
 type leaseSettings struct {

@@ -1,6 +1,7 @@
 package readthrough
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -219,6 +220,79 @@ func (rt *ReadThrough[K, V]) unpack(key string, r *fill.Result[V], first bool) (
 		return r.Value, nil
 	}
 	return v, nil
+}
+
+// forgottenAfter is how long an entry must outlast the load that differs from it: its writer may be on
+// the way to Invalidate it.
+const forgottenAfter = time.Second
+
+// errForgotten is why an entry is counted as forgotten.
+var errForgotten = errors.New(prefix + "the loader returns another value, and nobody has invalidated the entry")
+
+// audit has the loader asked for what was found, and the two compared.
+func (r *read[K, V]) audit(ctx context.Context) {
+	rt, key, found := r.rt, r.key, r.found.entry
+	found.Value = bytes.Clone(found.Value)
+	rt.engine.Audit(ctx, r.stale(), func(v V, err error) {
+		ctx := context.WithoutCancel(ctx)
+		loaded, ok := rt.encodeLoaded(v, err)
+		if !ok || rt.sameAnswer(&found, &loaded) {
+			return
+		}
+		for over := time.Now().Add(forgottenAfter); time.Now().Before(over); {
+			if rt.cache.closing.phase.Load() != open {
+				return
+			}
+			time.Sleep(forgottenAfter / 20)
+		}
+		raw, err := rt.cache.read(ctx, key, &rt.replySize)
+		if err != nil {
+			return
+		}
+		if now, err := entry.Parse(raw); err == nil && sameEntry(&now, &found) {
+			age := max(rt.cache.settings.clock.Now().Sub(found.LoadedAt), 0)
+			rt.meter.noteApart(ctx, EventForgotten, key, age, errForgotten)
+		}
+	})
+}
+
+// encodeLoaded returns the entry of what a loader returned. It reports false if that is no answer, or
+// none that is to be stored.
+func (rt *ReadThrough[K, V]) encodeLoaded(v V, err error) (entry.Entry, bool) {
+	at := fill.Loaded{At: rt.cache.settings.clock.Now()}
+	e, ok := fill.Entry{}, false
+	if err != nil {
+		e, ok = rt.encodeNotFound(err, at)
+	} else {
+		e, err = rt.encode(v, at)
+		ok = err == nil
+	}
+	if !ok || e.Skip {
+		return entry.Entry{}, false
+	}
+	parsed, err := entry.Parse(e.Bytes)
+	return parsed, err == nil
+}
+
+// sameAnswer reports whether two entries answer the same. Bytes that differ may be the same value, as
+// those of maps: then the values are compared as they decode.
+func (rt *ReadThrough[K, V]) sameAnswer(a, b *entry.Entry) bool {
+	if a.Negative || b.Negative {
+		return a.Negative && b.Negative && a.Reason == b.Reason
+	}
+	if bytes.Equal(a.Value, b.Value) {
+		return true
+	}
+	var x, y V
+	decode := func(e *entry.Entry, v *V) error {
+		return decodeValue(rt.settings.codec, rt.types.scale, e.Value, v)
+	}
+	return decode(a, &x) != nil || decode(b, &y) != nil || reflect.DeepEqual(x, y)
+}
+
+// sameEntry reports whether two are one entry, which nobody has changed.
+func sameEntry(a, b *entry.Entry) bool {
+	return a.LoadedAt.Equal(b.LoadedAt) && a.FreshUntil.Equal(b.FreshUntil) && a.Negative == b.Negative && bytes.Equal(a.Value, b.Value)
 }
 
 // shareable reports whether values of t hold nothing that one caller could change

@@ -7,6 +7,7 @@ package fill
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/clock"
@@ -106,6 +107,7 @@ type Engine[K, V any] struct {
 	gather    *gather[K, V] // nil: each miss loads for itself
 	loads     Slots         // of WithLoadLimit
 	refreshes Slots         // shared by all engines of a cache
+	audits    sync.Map      // of context.CancelFunc, by the key that is being audited
 	backoff   backoff
 }
 
@@ -191,7 +193,13 @@ func (e *Engine[K, V]) Forget(key string) {
 }
 
 // Stop cancels the loads that nobody waits for.
-func (e *Engine[K, V]) Stop() { e.flights.Stop() }
+func (e *Engine[K, V]) Stop() {
+	e.flights.Stop()
+	e.audits.Range(func(_, cancel any) bool {
+		cancel.(context.CancelFunc)()
+		return true
+	})
+}
 
 // Busy reports whether a load would have to wait for the limit of loads.
 func (e *Engine[K, V]) Busy() bool { return e.loads.full() }
