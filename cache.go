@@ -275,8 +275,8 @@ func decodeRaw[V any](s *settings, raw []byte) (V, error) {
 }
 
 // Set stores v at a raw Redis key with the Cache's codec for ttl, which is at
-// least 1 ms; NoExpiry: until it is deleted. The error says that v cannot be stored, or
-// is a *WriteError: then the key is deleted as soon as Redis can be reached.
+// least 1 ms; NoExpiry: until it is deleted. The error says that v cannot be stored, and the
+// key is deleted, or is a *WriteError: then the key is deleted as soon as Redis can be reached.
 func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duration) error {
 	if key == "" {
 		return failed("set", ErrEmptyKey)
@@ -286,8 +286,8 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	}
 	header, keep := expiring(time.Now(), ttl, 0)
 	b, err := c.settings.wrapper.appendEntry(&header, value.ScaleOf(reflect.TypeFor[V]()), v)
-	if err != nil {
-		return failed("set "+key, err)
+	if err != nil { // what was there is out of date all the same
+		return joined(failed("set "+key, err), c.writeRaw(ctx, "set", []string{key}, c.invalidator(ctx)))
 	}
 	return c.writeRaw(ctx, "set", []string{key}, func([]string) ([]string, error) {
 		return c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep})

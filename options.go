@@ -156,8 +156,9 @@ func WithLeaseWait(d time.Duration) Option {
 
 // WithBatchLoader loads the misses of GetMany, and those that WithGather brings together, by one
 // call for each WithBatchSize. Default: the loader is called for each key. A key that the map lacks
-// is not found: its error is the first of WithNotFound's, or else ErrNotFound. K and V must be the
-// wrapper's.
+// is not found: its error is the first of WithNotFound's, or else ErrNotFound. An error of load is
+// that of each key, and not cached, unless it is one of WithNotFound's itself, wrapped in nothing:
+// that says it of them all. K and V must be the wrapper's.
 func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []K) (map[K]V, error)) Option {
 	return option(func(s *settings) error {
 		s.batch.load = batchLoader[K, V](load)

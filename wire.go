@@ -123,6 +123,9 @@ func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error)
 	}
 	header, keep := rt.expiry(ttl, loaded)
 	b, err := rt.settings.appendEntry(&header, rt.types.scale, v)
+	if ttl <= 0 { // what is not to be stored need not be storable
+		err = nil
+	}
 	return fill.Entry{Header: header, Bytes: b, Keep: keep, Skip: ttl <= 0}, err
 }
 

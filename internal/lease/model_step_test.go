@@ -335,6 +335,9 @@ func (m *model) arrive(w *world, f *flying) {
 		}
 	case lease.Release:
 		w.failed = f.token
+		if w.lease == f.token { // what was loaded is newer, and is not stored
+			w.entry = 0
+		}
 		f.good = w.apply(command{kind: releaseCmd, token: f.token})
 	}
 }

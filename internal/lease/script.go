@@ -13,8 +13,8 @@ func newScript(source string) script {
 	return script{source, redis.NewScript(source).Hash()}
 }
 
-// The scripts. Only that of fill has two keys, the lease and the entry: it has to look at
-// the one and change the other at once.
+// The scripts. Only those of fill and drop have two keys, the lease and the entry: they have to
+// look at the one and change the other at once.
 var (
 	fill = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -34,6 +34,9 @@ return 1`)
 	release = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[1])`)
+	drop = newScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[2])`)
 	// expire compares times as numbers, which hold 48 bits exactly: the order of
 	// strings in Lua depends on the server's locale.
 	expire = newScript(`
