@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -18,7 +17,6 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 	"github.com/readthrough-go/readthrough/internal/retry"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
-	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // maxKeys is how many keys of a call for many are dealt with at a time.
@@ -247,7 +245,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	v, err := decodeRaw[V](&c.settings.wrapper, raw)
+	v, err := decodeRaw[V](&c.settings.wrapper, key, raw)
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
 		err = ErrMiss
@@ -256,19 +254,16 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 }
 
 // decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh.
-func decodeRaw[V any](s *settings, raw []byte) (V, error) {
+func decodeRaw[V any](s *settings, key string, raw []byte) (V, error) {
 	e, err := entry.Parse(raw)
 	if err != nil {
 		return zero[V](), err
 	}
-	if e.Negative || !e.Fresh(time.Now()) {
+	if e.Negative || e.Version != s.version || !e.Fresh(time.Now()) {
 		return zero[V](), ErrMiss
 	}
 	var v V
-	if err = s.checkSize(e.Value); err == nil {
-		err = decodeValue(s.codec, value.ScaleOf(reflect.TypeFor[V]()), e.Value, &v)
-	}
-	if err != nil {
+	if err := s.decodeEntry(key, &e, valueTypeOf[V](s), &v); err != nil {
 		return zero[V](), err
 	}
 	return v, nil
@@ -285,7 +280,7 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 		return failed("set "+key, err)
 	}
 	header, keep := expiring(time.Now(), ttl, 0)
-	b, err := c.settings.wrapper.appendEntry(&header, value.ScaleOf(reflect.TypeFor[V]()), v)
+	b, err := c.settings.wrapper.appendEntry(key, &header, valueTypeOf[V](&c.settings.wrapper), v)
 	if err != nil { // what was there is out of date all the same
 		return joined(failed("set "+key, err), c.writeRaw(ctx, "set", []string{key}, c.invalidator(ctx)))
 	}

@@ -2,7 +2,6 @@ package readthrough
 
 import (
 	"errors"
-	"fmt"
 	"reflect"
 
 	"github.com/readthrough-go/readthrough/internal/wire/value"
@@ -48,32 +47,37 @@ var (
 
 // checkCodec returns an error if values of type t cannot be stored with c at all.
 func checkCodec(c Codec, t reflect.Type) error {
-	switch c.(type) {
+	switch c := c.(type) {
 	case nil:
 		return errors.New("the codec is nil")
-	case value.Raw:
-		if t != reflect.TypeFor[[]byte]() && t != reflect.TypeFor[string]() {
-			return fmt.Errorf("the Raw codec stores []byte and string, not %v", t)
-		}
+	case interface{ CheckType(t reflect.Type) error }:
+		return c.CheckType(t)
 	}
 	return nil
 }
 
-// appendValue appends v, encoded by c, to dst in the form in which an entry holds it. What would
-// not be decoded again is an error here, while there is still a caller to tell.
-func appendValue(dst []byte, c Codec, scale value.Scale, v any) ([]byte, error) {
-	b, err := value.Append(dst, c, v)
-	if err == nil {
-		err = scale.Weigh(c, b[len(dst):])
-	}
-	return b, err
+// A KeyedCodec is a Codec that is also told the Redis key of the value, which it can bind the bytes
+// to. A Cache calls MarshalKey and UnmarshalKey in place of Marshal and Unmarshal, whose contracts
+// they share. It must be the codec that the Cache is given, not one inside another.
+type KeyedCodec interface {
+	Codec
+	MarshalKey(key string, v any) ([]byte, error)
+	UnmarshalKey(key string, data []byte, v any) error
 }
 
-// decodeValue sets what v points to from the form in which an entry holds it. It may be given any
-// bytes: it returns an error rather than panic.
-func decodeValue(c Codec, scale value.Scale, wire []byte, v any) error {
-	if err := scale.Weigh(c, wire); err != nil {
-		return err
+// forKey returns c, told the key if it wants to be.
+func forKey(c Codec, key string) Codec {
+	if keyed, ok := c.(KeyedCodec); ok {
+		return keyedCodec{keyed, key}
 	}
-	return value.Decode(c, wire, v)
+	return c
 }
+
+// keyedCodec is a KeyedCodec that has been told the key.
+type keyedCodec struct {
+	codec KeyedCodec
+	key   string
+}
+
+func (c keyedCodec) Marshal(v any) ([]byte, error)      { return c.codec.MarshalKey(c.key, v) }
+func (c keyedCodec) Unmarshal(data []byte, v any) error { return c.codec.UnmarshalKey(c.key, data, v) }

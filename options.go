@@ -92,10 +92,12 @@ func WithPatience(d time.Duration) Option {
 
 // WithNotFound caches not-found results: when the loader's error matches one of errs (errors.Is),
 // that error is stored as a negative entry for ttl and returned by later hits. Default: no error is
-// cached. Given again, it replaces what was given before. ttl is at least 1 ms, or NoExpiry.
+// cached. Given again, it replaces what was given before. ttl is at least 1 ms, or NoExpiry. What is
+// stored is the place of the error in the list: a process with another list, or another order, loads
+// anew. Lists are told apart by the types and texts of their errors.
 func WithNotFound(ttl time.Duration, errs ...error) Option {
 	return option(func(s *settings) error {
-		s.notFound = notFound{ttl, errs}
+		s.notFound = newNotFound(ttl, errs)
 		return checkNotFound(ttl, errs)
 	})
 }
@@ -119,6 +121,17 @@ func WithCodec(c Codec) Option {
 		if c == nil {
 			return fmt.Errorf("WithCodec: the codec is nil")
 		}
+		return nil
+	})
+}
+
+// WithVersion sets the version of V. Default 0. Entries of another version are misses, and are
+// overwritten: change it with what a V means, where the old values must not be read any more. While
+// releases of two versions run, each takes the other's entries for misses. docs/values.md says which
+// changes of V need it.
+func WithVersion(version uint8) Option {
+	return option(func(s *settings) error {
+		s.version = version
 		return nil
 	})
 }

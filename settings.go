@@ -3,12 +3,12 @@ package readthrough
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"reflect"
 	"strings"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
-	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // settings are those of one wrapper.
@@ -20,6 +20,7 @@ type settings struct {
 	patience time.Duration
 	ttlFor   any // func(V) time.Duration, checked by New
 	codec    Codec
+	version  uint8 // of V
 	maxEntry int
 	notFound notFound
 	load     loadSettings
@@ -29,8 +30,18 @@ type settings struct {
 
 // notFound is which errors of a loader are answers, and how long these are kept.
 type notFound struct {
-	ttl  time.Duration
-	errs []error
+	ttl      time.Duration
+	errs     []error
+	identity uint32 // of the list: another list is another answer
+}
+
+// newNotFound returns the list of not-found errors.
+func newNotFound(ttl time.Duration, errs []error) notFound {
+	list := fnv.New32a()
+	for _, err := range errs {
+		fmt.Fprintf(list, "%T %q\n", err, textOf(err))
+	}
+	return notFound{ttl, errs, list.Sum32()}
 }
 
 // missing returns the error of a key that the batch loader leaves out.
@@ -103,11 +114,12 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 		rt.settings.lease.wait = rt.settings.load.timeout
 	}
 	v := reflect.TypeFor[V]()
-	rt.types.shareable, rt.types.scale = shareable(v), value.ScaleOf(v)
+	rt.types.shareable = shareable(v)
 	rt.types.keys = kindOfKeys(reflect.TypeFor[K]())
 	if err := checkCodec(rt.settings.codec, v); err != nil {
 		return err
 	}
+	rt.types.values = valueTypeOf[V](&rt.settings)
 	if f := rt.settings.ttlFor; f != nil {
 		var ok bool
 		if rt.ttlFor, ok = f.(func(V) time.Duration); !ok {

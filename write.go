@@ -54,7 +54,7 @@ func (w *setMany[K, V]) add(k K, v V) {
 		w.errs = append(w.errs, err)
 		return
 	}
-	e, err := w.rt.encode(v, fill.Loaded{At: time.Now()})
+	e, err := w.rt.encode(key, v, fill.Loaded{At: time.Now()})
 	switch {
 	case err != nil || e.Skip: // what was there is out of date all the same
 		if err != nil {

@@ -44,7 +44,7 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 // fresh and not the one to be replaced.
 func (e *Engine[K, V]) useEntry(r *loadRun[K, V], raw []byte) bool {
 	// What cannot be decoded was counted by the lookup that led here.
-	result, ok := e.wrapper.Decode(raw)
+	result, ok := e.wrapper.Decode(r.flight.Key, raw)
 	if !ok || !result.Header.LoadedAt.After(r.replace) {
 		return false
 	}

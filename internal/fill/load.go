@@ -233,7 +233,7 @@ func (e *Engine[K, V]) encode(ctx context.Context, r *loadRun[K, V], l *loaded[V
 			result.Err = ErrTimeout
 		}
 	default:
-		l.entry, l.unstorable = e.wrapper.Encode(result.Value, at)
+		l.entry, l.unstorable = e.wrapper.Encode(r.flight.Key, result.Value, at)
 		result.Bytes = l.entry.Bytes // each caller's copy comes from them, stored or not
 	}
 	result.Header = l.entry.Header

@@ -355,7 +355,7 @@ func (s *Store) Expire(
 	}
 	outcomes := s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
 		return s.call(ctx, again, expire, keys[i:i+1],
-			entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale))
+			entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale), entry.MagicV1)
 	})
 	var refused []string
 	for i := range outcomes {

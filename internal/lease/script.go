@@ -42,7 +42,8 @@ return redis.call('DEL', KEYS[2])`)
 	expire = newScript(`
 local old = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[2] + 5)
 if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
-if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, 4) ~= ARGV[1] then
+local function begins(magic) return type(old) == 'string' and string.sub(old, 1, #magic) == magic end
+if not (begins(ARGV[1]) or begins(ARGV[5])) or #old < ARGV[2] + 6 then
   return redis.call('DEL', KEYS[1]) + 1
 end
 local function number(s, at)

@@ -1,0 +1,159 @@
+package value
+
+import (
+	"reflect"
+
+	"github.com/readthrough-go/readthrough/internal/wire/wellformed"
+)
+
+// shape is what the msgpack of a Go type looks like: what msgpack v5 writes for its values, and
+// besides what holds the same value, an integer of another size for one.
+type shape struct {
+	kind   shapeKind
+	t      reflect.Type
+	bits   int  // of a number
+	size   int  // elements of an array
+	intern bool // of a text: it is put into the list of strings that others refer to
+
+	elem, key *shape
+
+	fields    []fieldShape
+	byName    map[string]*shape
+	asArray   bool
+	omittable bool // a struct may have none of its fields encoded
+	marshals  bool // what decodes itself: it is given msgpack that no Reader guards
+	inner     bool // it is given a bin, whose bytes are msgpack
+}
+
+type fieldShape struct {
+	name string
+	*shape
+}
+
+type shapeKind uint8
+
+const (
+	anything  shapeKind = iota // what decodes into any, or what is not known
+	ownDecode                  // what decodes itself
+	boolean
+	signed
+	unsigned
+	float
+	str
+	byteSlice
+	byteArray
+	slice
+	fixedArray
+	mapping
+	record
+	pointer
+	instant
+)
+
+// newShape returns the shape of t. made has those that it is made of, for types that hold
+// themselves.
+func newShape(t reflect.Type, made map[reflect.Type]*shape) *shape {
+	if s, ok := made[t]; ok {
+		return s
+	}
+	s := &shape{t: t}
+	made[t] = s
+	switch {
+	case t == timeType:
+		s.kind = instant
+	case t == reflect.PointerTo(timeType):
+		s.of(t, made)
+	case decodedByItself(t) != itselfNot || encodesItself(t) != itselfNot:
+		s.kind = ownDecode
+		s.marshals = decodedByItself(t) == itselfMarshal
+		s.inner = writesMsgpackItself(t)
+	default:
+		s.of(t, made)
+		if t.PkgPath() != "" && t.Kind() != reflect.Pointer && (Msgpack{}).CheckType(t) == nil && !s.fitsZero() {
+			*s = shape{t: t} // msgpack.Register has given it another encoding
+		}
+	}
+	return s
+}
+
+// of makes s the shape of t by its kind.
+func (s *shape) of(t reflect.Type, made map[reflect.Type]*shape) {
+	switch t.Kind() {
+	case reflect.Bool:
+		s.kind = boolean
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		s.kind, s.bits = signed, t.Bits()
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		s.kind, s.bits = unsigned, t.Bits()
+	case reflect.Float32, reflect.Float64:
+		s.kind, s.bits = float, t.Bits()
+	case reflect.String:
+		s.kind = str
+	case reflect.Pointer:
+		if !pointsToItself(t) {
+			s.kind, s.elem = pointer, newShape(t.Elem(), made)
+		}
+	case reflect.Slice:
+		if s.kind = byteSlice; t.Elem().Kind() != reflect.Uint8 {
+			s.kind, s.elem = slice, newShape(t.Elem(), made)
+		}
+	case reflect.Array:
+		if s.kind, s.size = byteArray, t.Len(); t.Elem().Kind() != reflect.Uint8 {
+			s.kind, s.elem = fixedArray, newShape(t.Elem(), made)
+		}
+	case reflect.Map:
+		s.kind, s.key, s.elem = mapping, newShape(t.Key(), made), newShape(t.Elem(), made)
+	case reflect.Struct:
+		s.ofStruct(t, made)
+	}
+}
+
+// ofStruct makes s the shape of a struct.
+func (s *shape) ofStruct(t reflect.Type, made map[reflect.Type]*shape) {
+	fs := fieldsOf(t)
+	s.kind, s.asArray, s.omittable = record, fs.asArray, true
+	s.byName = make(map[string]*shape)
+	for _, f := range fs.inlined {
+		s.byName[f.name] = newShape(f.Type, made)
+	}
+	for _, f := range fs.list {
+		of := newShape(f.Type, made)
+		if f.intern && f.Type.Kind() == reflect.String {
+			of = &shape{t: f.Type, kind: str, intern: true}
+		}
+		s.fields = append(s.fields, fieldShape{f.name, of})
+		s.omittable = s.omittable && f.omitEmpty
+	}
+	for name, i := range fs.byName {
+		s.byName[name] = s.fields[i].shape
+	}
+}
+
+// fitsZero reports whether the msgpack of the zero value has the shape. If there is none, it does.
+func (s *shape) fitsZero() bool {
+	wire := zeroMsgpack(s.t)
+	return wire == nil || s.check(wire) == nil
+}
+
+// writesMsgpackItself reports whether the methods of t write bytes that are msgpack in turn, which
+// they will decode by themselves. It looks at what they make of the zero value.
+func writesMsgpackItself(t reflect.Type) bool {
+	b := contentOf(zeroMsgpack(t))
+	return len(b) > 0 && opensContainer(b[0]) && wellformed.Check(b) == nil
+}
+
+// zeroMsgpack returns the msgpack of the zero value of t, or nil if it has none.
+func zeroMsgpack(t reflect.Type) (wire []byte) {
+	if t.Size() > 1<<16 {
+		return nil
+	}
+	defer func() { _ = recover() }() // a method of t, which is not made for that
+	b, err := encodeMsgpack(nil, reflect.New(t).Interface())
+	if err != nil || wellformed.Check(b) != nil {
+		return nil
+	}
+	return b
+}
+
+// opensContainer reports whether the msgpack of an array or map begins with c.
+func opensContainer(c byte) bool { return c&0xe0 == 0x80 || c >= 0xdc && c <= 0xdf }

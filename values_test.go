@@ -1,0 +1,196 @@
+package readthrough_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/readthrough-go/readthrough"
+)
+
+type (
+	base  struct{ ID int }
+	tagIt struct {
+		Name string `msgpack:"n,omitempty" json:"n,omitempty"`
+		Note string `msgpack:"-" json:"-"`
+	}
+	celsius float64
+	level   int
+	money   struct{ cents int64 }
+	named   map[string]int
+)
+
+func (c celsius) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%g C", float64(c)), nil }
+func (l level) String() string                 { return "level" }
+
+// keep is a value, and how it is tried.
+type keep struct {
+	name string
+	try  func(t *testing.T, c readthrough.Codec) verdict
+}
+
+type verdict string
+
+const (
+	hit     verdict = "hit"
+	miss    verdict = "miss"
+	refused verdict = "an error of New"
+)
+
+// kept returns a keep that has v loaded, and reads it back.
+func kept[V any](name string, v V) keep {
+	return keep{name, func(t *testing.T, c readthrough.Codec) verdict {
+		cache, server := newCache(t)
+		loads := 0
+		load := func(context.Context, int) (V, error) { loads++; return v, nil }
+		rt, err := readthrough.New(cache, "row", load, readthrough.Int, readthrough.WithCodec(c))
+		if err != nil {
+			return refused
+		}
+		for range 4 {
+			got, err := rt.Get(t.Context(), 1)
+			require.NoError(t, err)
+			requireSame(t, v, got)
+		}
+		stats := rt.Stats()
+		require.Zero(t, stats.Corrupt, "what was stored is read")
+		if loads == 1 {
+			return hit
+		}
+		require.Zero(t, stats.Fills, "what is never a hit is not written")
+		require.False(t, server.Exists("row:1"))
+		require.Equal(t, 4, loads)
+		return miss
+	}}
+}
+
+// requireSame wants got to be v, but for the locations of times, and the type of numbers in an any.
+func requireSame(t *testing.T, v, got any) {
+	t.Helper()
+	if reflect.DeepEqual(v, got) {
+		return
+	}
+	if at, ok := v.(time.Time); ok {
+		require.True(t, at.Equal(got.(time.Time)))
+		return
+	}
+	require.Equal(t, fmt.Sprintf("%#v", normal(v)), fmt.Sprintf("%#v", normal(got)))
+}
+
+// normal returns v as JSON has it, which knows one type of number.
+func normal(v any) any {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return v
+	}
+	var any any
+	_ = json.Unmarshal(b, &any)
+	return any
+}
+
+var values = []keep{
+	kept("bool", true), kept("int", -5), kept("int8", int8(-8)), kept("int64", int64(1)<<62), kept("uint64", ^uint64(0)),
+	kept("float32", float32(0.1)), kept("float64", 1e300), kept("string", "Ada"), kept("empty string", ""),
+	kept("bytes", []byte{0, 255}), kept("nil bytes", []byte(nil)), kept("no bytes", []byte{}),
+	kept("array", [3]int{1, 2, 3}), kept("byte array", [4]byte{1, 2}), kept("slice", []int{1}), kept("nil slice", []int(nil)),
+	kept("strings", []string{"a", ""}), kept("map", map[string]int{"a": 1}), kept("nil map", map[string]int(nil)),
+	kept("map of ints", map[int]string{1: "a"}), kept("named map", named{"a": 1}),
+	kept("pointer", &base{1}), kept("nil pointer", (*base)(nil)), kept("struct", base{1}), kept("empty struct", struct{}{}),
+	kept("tags", tagIt{Name: "Ada"}), kept("omitted", tagIt{}), kept("time", time.Unix(1_700_000_000, 5)), kept("zero time", time.Time{}),
+	kept("duration", time.Second), kept("enumeration", level(3)), kept("nested", map[string][]*base{"a": {nil, {2}}}),
+	kept("any: text", any("x")), kept("any: nil", any(nil)), kept("any: float", any(1.5)), kept("any: list", any([]any{"a", nil, true})),
+	kept("any: map", map[string]any{"a": []any{"x"}}),
+	kept("any: map of ints", map[string]any{"a": map[int]string{1: "x"}}),
+	kept("any: struct", any(base{1})), kept("any: list of strings", any([]string{"a"})),
+	kept("interface", struct{ S fmt.Stringer }{level(1)}), kept("nil interface", struct{ S fmt.Stringer }{}),
+	kept("error", struct{ Err error }{errors.ErrUnsupported}),
+	kept("pointer to nil", func() **int { var p *int; return &p }()), kept("pointer to pointer", func() **int { n := 1; p := &n; return &p }()),
+	kept("pointer to nil slice", new([]int)),
+	kept("text without its counterpart", celsius(20)),
+	kept("unexported", money{5}), kept("unexported inside", []map[string]*money{}),
+	kept("embedded time", struct {
+		time.Time
+		Note string
+	}{time.Unix(1, 0), "x"}),
+	kept("embedded time alone", struct{ time.Time }{time.Unix(1, 0).UTC()}),
+	kept("embedded pointer", struct {
+		*base
+		Name string
+	}{nil, "x"}),
+	kept("embedded exported pointer", struct {
+		*Base
+		Name string
+	}{nil, "x"}),
+	kept("embedded", struct {
+		base
+		Name string
+	}{base{1}, "x"}),
+	kept("embedded ID beside an ID", struct {
+		base
+		ID int
+	}{base{1}, 2}),
+	kept("an ID beside an embedded ID", struct {
+		ID int
+		Base
+	}{2, Base{1}}),
+	kept("two embedded IDs", struct {
+		base
+		Base
+	}{base{1}, Base{2}}),
+	kept("two of one name", struct {
+		A int `msgpack:"a" json:"a"`
+		B int `msgpack:"a" json:"a"`
+	}{1, 2}),
+	kept("raw JSON", json.RawMessage(`{"a":1}`)), kept("not UTF-8", "\xff"), kept("complex", complex(1, 2)), kept("func", func() {}),
+}
+
+// Base is base, exported.
+type Base struct{ ID int }
+
+// wanted are the outcomes that are no hit, by codec.
+var wanted = map[string]map[string]verdict{
+	"msgpack": {
+		"any: map of ints": miss, "any: struct": miss, "any: list of strings": miss, "interface": miss, "pointer to nil": miss,
+		"pointer to nil slice": miss, "text without its counterpart": miss, "complex": miss, "func": miss,
+		"unexported": refused, "unexported inside": refused, "embedded time": refused, "embedded pointer": refused,
+		"embedded exported pointer": refused, "embedded ID beside an ID": refused, "two embedded IDs": hit, "two of one name": refused,
+	},
+	"json": {
+		"any: map of ints": miss, "any: struct": miss, "any: list of strings": miss, "interface": miss, "error": miss, "pointer to nil": miss,
+		"pointer to nil slice": miss, "text without its counterpart": miss, "complex": miss, "func": miss, "not UTF-8": miss,
+		"unexported": refused, "unexported inside": refused, "embedded time": refused, "embedded pointer": refused,
+		"embedded ID beside an ID": refused, "an ID beside an embedded ID": refused, "two embedded IDs": refused, "two of one name": refused,
+	},
+}
+
+// TestValues_ComeBackAsTheyWentIn holds that a value is a hit that equals it, or is loaded each time
+// and never written, or that New refuses its type.
+func TestValues_ComeBackAsTheyWentIn(t *testing.T) {
+	for name, codec := range map[string]readthrough.Codec{"msgpack": readthrough.Msgpack, "json": readthrough.JSON} {
+		for _, v := range values {
+			t.Run(name+"/"+v.name, func(t *testing.T) {
+				want, ok := wanted[name][v.name]
+				if !ok {
+					want = hit
+				}
+				require.Equal(t, want, v.try(t, codec))
+			})
+		}
+	}
+	for _, v := range values {
+		t.Run("raw/"+v.name, func(t *testing.T) {
+			want := refused
+			switch v.name {
+			case "string", "empty string", "bytes", "nil bytes", "no bytes", "not UTF-8":
+				want = hit
+			}
+			require.Equal(t, want, v.try(t, readthrough.Raw))
+		})
+	}
+}
