@@ -19,13 +19,18 @@ type settings struct {
 	beta     float64
 	patience time.Duration
 	ttlFor   any // func(V) time.Duration, checked by New
-	codec    Codec
-	version  uint8 // of V
-	maxEntry int
+	coding
 	notFound notFound
 	load     loadSettings
 	lease    leaseSettings
 	batch    batchSettings
+}
+
+// coding is how values become entries.
+type coding struct {
+	codec    Codec
+	version  uint8 // of V
+	maxEntry int   // bytes
 }
 
 // notFound is which errors of a loader are answers, and how long these are kept.
@@ -86,13 +91,12 @@ type breakerSettings struct {
 func defaultSettings() cacheSettings {
 	return cacheSettings{
 		wrapper: settings{
-			ttl:      5 * time.Minute,
-			jitter:   0.1,
-			codec:    Msgpack,
-			maxEntry: 8 << 20,
-			load:     loadSettings{timeout: 30 * time.Second},
-			lease:    leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
-			batch:    batchSettings{size: 1000},
+			ttl:    5 * time.Minute,
+			jitter: 0.1,
+			coding: coding{codec: Msgpack, maxEntry: 8 << 20},
+			load:   loadSettings{timeout: 30 * time.Second},
+			lease:  leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
+			batch:  batchSettings{size: 1000},
 		},
 		redisTimeout: 100 * time.Millisecond,
 		breaker:      breakerSettings{failures: 5, openFor: time.Second},

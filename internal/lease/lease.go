@@ -223,7 +223,7 @@ type Settlement struct {
 	Entry  []byte        // nil: nothing is stored
 	TTL    time.Duration // zero: until it is deleted
 	Failed bool          // those who wait for this lease are to learn that its load has brought nothing
-	Drop   bool          // without an Entry: the one that is there is older than the load, and deleted
+	Drop   bool          // without an Entry: the one that is there is older, and deleted
 }
 
 // Outcome is what became of one key of a call.
@@ -239,8 +239,8 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
 		e := &settlements[i]
 		if e.Entry == nil {
-			return slices.Concat(s.tell(ctx, e), s.drop(ctx, again, e),
-				s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token))
+			release := s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)
+			return slices.Concat(s.tell(ctx, e), s.drop(ctx, again, e), release)
 		}
 		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
 	}, func(i int) transaction {
@@ -252,7 +252,7 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 		case e.Failed:
 			cmds = append(cmds, setting(s.failedKey(e.Key), e.Token, failedFor))
 		}
-		if e.Entry == nil && e.Drop {
+		if e.Drop && e.Entry == nil {
 			cmds = append(cmds, s.unlink(e.Key))
 		}
 		return transaction{lease, e.Token, cmds}
@@ -271,15 +271,6 @@ func (s *Store) tell(ctx context.Context, e *Settlement) []redis.Cmder {
 	return []redis.Cmder{redis.NewCmd(ctx, setting(s.failedKey(e.Key), e.Token, failedFor)...)}
 }
 
-// drop returns the command that deletes the entry of e while its lease is held: so a value that
-// was set meanwhile, or filled by a later load, stays.
-func (s *Store) drop(ctx context.Context, again bool, e *Settlement) []redis.Cmder {
-	if !e.Drop {
-		return nil
-	}
-	return s.call(ctx, again, drop, []string{s.Key(e.Key), e.Key}, e.Token)
-}
-
 // abandon deletes the leases that could not be given back in a better way. If one has come
 // to another process meanwhile, its fill will be refused, which harms nothing else.
 func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes []Outcome) {
@@ -291,11 +282,11 @@ func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes 
 	}
 	deleted := s.run(ctx, s.redis.Do, len(refused), func(j int, _ bool) []redis.Cmder {
 		e := &settlements[refused[j]]
-		cmds := append(s.tell(ctx, e), redis.NewCmd(ctx, s.unlink(s.Key(e.Key))...))
+		cmds := []redis.Cmder{redis.NewCmd(ctx, s.unlink(s.Key(e.Key))...)}
 		if e.Drop {
 			cmds = append(cmds, redis.NewCmd(ctx, s.unlink(e.Key)...))
 		}
-		return cmds
+		return append(s.tell(ctx, e), cmds...)
 	})
 	for j, i := range refused {
 		if deleted[j].Err != nil {

@@ -73,3 +73,12 @@ func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []stri
 	}
 	return []redis.Cmder{redis.NewCmd(ctx, append(words, args...)...)}
 }
+
+// drop returns the command that deletes the entry of e while its lease is held: so a value that
+// was set meanwhile, or filled by a later load, stays.
+func (s *Store) drop(ctx context.Context, again bool, e *Settlement) []redis.Cmder {
+	if !e.Drop {
+		return nil
+	}
+	return s.call(ctx, again, drop, []string{s.Key(e.Key), e.Key}, e.Token)
+}

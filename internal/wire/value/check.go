@@ -138,7 +138,7 @@ func (c *checker) integer(at int) (bits uint64, negative bool, next int) {
 
 // number checks a number, which must be in the type exactly what it was.
 func (c *checker) number(s *shape, at int) int {
-	if lead := c.b[at]; s.kind == float && (lead == msgpcode.Double && s.bits == 64 || lead == msgpcode.Float) {
+	if lead := c.b[at]; s.kind == float && (lead == msgpcode.Double && s.size == 64 || lead == msgpcode.Float) {
 		next := at + 5
 		if lead == msgpcode.Double {
 			next = at + 9
@@ -153,7 +153,7 @@ func (c *checker) number(s *shape, at int) int {
 		return c.misfit(s)
 	}
 	fits := false
-	switch shift := 64 - s.bits; s.kind {
+	switch shift := 64 - s.size; s.kind {
 	case signed:
 		n := int64(bits)
 		fits = negative == (n < 0) && n<<shift>>shift == n
@@ -162,7 +162,7 @@ func (c *checker) number(s *shape, at int) int {
 	case float:
 		const exact32, exact64 = 1 << 24, 1 << 53
 		limit := int64(exact64)
-		if s.bits == 32 {
+		if s.size == 32 {
 			limit = exact32
 		}
 		n := int64(bits)

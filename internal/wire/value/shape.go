@@ -11,8 +11,7 @@ import (
 type shape struct {
 	kind   shapeKind
 	t      reflect.Type
-	bits   int  // of a number
-	size   int  // elements of an array
+	size   int  // bits of a number, elements of an array
 	intern bool // of a text: it is put into the list of strings that others refer to
 
 	elem, key *shape
@@ -82,11 +81,11 @@ func (s *shape) of(t reflect.Type, made map[reflect.Type]*shape) {
 	case reflect.Bool:
 		s.kind = boolean
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		s.kind, s.bits = signed, t.Bits()
+		s.kind, s.size = signed, t.Bits()
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		s.kind, s.bits = unsigned, t.Bits()
+		s.kind, s.size = unsigned, t.Bits()
 	case reflect.Float32, reflect.Float64:
-		s.kind, s.bits = float, t.Bits()
+		s.kind, s.size = float, t.Bits()
 	case reflect.String:
 		s.kind = str
 	case reflect.Pointer:

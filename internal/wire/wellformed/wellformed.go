@@ -80,25 +80,29 @@ func walk(b []byte, next, deepest int, visit func(depth int, values uint64) bool
 				return 0, errDepth
 			case visit != nil && !visit(depth, n):
 				return 0, ErrHeavy
-			default:
-				// n need not be compared with what remains: a value takes a byte or more, so the bytes
-				// run out before the values, here and not in a decoder that makes room for n first.
-				outer[depth] = left
+			}
+			if shape.kind == container {
+				// n need not be compared with what remains: each value takes a byte or more.
+				outer[depth], left = left, n
 				depth++
-				left = n
 			}
 		}
 		for left == 0 {
 			if depth == 0 {
-				if next > len(b) {
-					return 0, errTruncated
-				}
-				return next, nil
+				return ended(b, next)
 			}
 			depth--
 			left = outer[depth]
 		}
 	}
+}
+
+// ended returns next, where a value ends, if that is in b.
+func ended(b []byte, next int) (int, error) {
+	if next > len(b) {
+		return 0, errTruncated
+	}
+	return next, nil
 }
 
 // header returns the shape of the value that begins at b[next], its length, and where its body
