@@ -26,7 +26,7 @@ const maxKeys = 1000
 // breaker and statistics. It is safe for concurrent use.
 type Cache struct {
 	settings  cacheSettings
-	mux       *mux.Mux
+	mux       *mux.Mux // nil: the Cache is Disabled
 	leases    *lease.Store
 	meter     *meter        // what concerns no wrapper
 	retries   *retry.Queue  // invalidations that Redis has not heard of
@@ -68,14 +68,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 			return nil, err
 		}
 	}
-	c := &Cache{
-		settings:  settings,
-		refreshes: fill.NewSlots(settings.maxRefreshes),
-		work:      drain.New(),
-		closing:   closing{ended: make(chan struct{})},
-		wrappers:  make(map[string]wrapped),
-	}
-	c.meter = &meter{audience: &audience{observers: settings.observers, work: c.work}}
+	c := unconnected(settings)
 	c.mux = mux.New(client, mux.Config{
 		Timeout:  settings.redisTimeout,
 		Failures: settings.breaker.failures,
@@ -87,6 +80,19 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	})
 	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
 	return c, nil
+}
+
+// unconnected returns a Cache that has no Redis yet.
+func unconnected(settings cacheSettings) *Cache {
+	c := &Cache{
+		settings:  settings,
+		refreshes: fill.NewSlots(settings.maxRefreshes),
+		work:      drain.New(),
+		closing:   closing{ended: make(chan struct{})},
+		wrappers:  make(map[string]wrapped),
+	}
+	c.meter = &meter{audience: &audience{observers: settings.observers, work: c.work}}
+	return c
 }
 
 // checkClient refuses clients that answer from elsewhere than the primary.
@@ -235,6 +241,9 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), err
 	}
+	if c.disabled() {
+		return zero[V](), ErrMiss
+	}
 	raw, err := c.mux.Get(ctx, key, &c.replySize)
 	switch {
 	case unreadable(err):
@@ -245,7 +254,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	v, err := decodeRaw[V](&c.settings.wrapper, key, raw)
+	v, err := decodeRaw[V](&c.settings.wrapper, key, raw, c.settings.clock.Now())
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
 		err = ErrMiss
@@ -253,13 +262,13 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	return v, err
 }
 
-// decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh.
-func decodeRaw[V any](s *settings, key string, raw []byte) (V, error) {
+// decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh at now.
+func decodeRaw[V any](s *settings, key string, raw []byte, now time.Time) (V, error) {
 	e, err := entry.Parse(raw)
 	if err != nil {
 		return zero[V](), err
 	}
-	if e.Negative || e.Version != s.version || !e.Fresh(time.Now()) {
+	if e.Negative || e.Version != s.version || !e.Fresh(now) {
 		return zero[V](), ErrMiss
 	}
 	var v V
@@ -279,7 +288,7 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	if err := checkTTL("ttl", ttl); err != nil {
 		return failed("set "+key, err)
 	}
-	header, keep := expiring(time.Now(), ttl, 0)
+	header, keep := expiring(c.settings.clock.Now(), ttl, 0)
 	b, err := c.settings.wrapper.appendEntry(key, &header, valueTypeOf[V](&c.settings.wrapper), v)
 	if err != nil { // what was there is out of date all the same
 		return joined(failed("set "+key, err), c.writeRaw(ctx, "set", []string{key}, c.invalidator(ctx)))

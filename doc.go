@@ -88,9 +88,9 @@
 //
 // # Testing
 //
-// Code that uses the package can be tested against miniredis, an in-process imitation of Redis;
-// the package's examples do. A test that fast-forwards miniredis makes entries disappear; only
-// real time makes them stale, because freshness is judged by the clock of the process.
+// Package readthroughtest has a Cache for tests: on a Redis inside the process, with a time that the
+// test moves, an outage that it begins and ends, and an audit that finds the Invalidate that was
+// forgotten after a write. [Disabled] is a Cache that keeps nothing.
 //
 // The guarantees and the tests that hold them are in docs/guarantees.md and docs/testing.md of the
 // repository; docs/operations.md says what each counter means when it rises.

@@ -86,7 +86,9 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 		}
 		m.firstAt[i] = first
 	}
-	m.ask(ctx)
+	if !m.rt.cache.disabled() {
+		m.ask(ctx)
+	}
 }
 
 // ask looks up the distinct reads.
@@ -96,15 +98,26 @@ func (m *many[K, V]) ask(ctx context.Context) {
 		gets[j] = redis.NewStringCmd(ctx, "get", m.reads[i].key)
 	}
 	err := m.rt.cache.mux.GetMany(ctx, &m.rt.replySize, gets)
-	for j, i := range m.distinct {
-		r := &m.reads[i]
-		if lost := mux.ErrorOf(err, j); lost != nil {
-			r.answered(ctx, nil, lost)
-			continue
+	// Decoding takes longer than the round trip: many values are shared out to the processors.
+	parts := fill.Shares(len(gets), worthSharing)
+	fill.Parallel(m.rt.cache.work.Go, parts, len(parts), func(part fill.Share) {
+		for j := part.From; j < part.To; j++ {
+			m.answer(ctx, m.distinct[j], gets[j].(*redis.StringCmd), mux.ErrorOf(err, j))
 		}
-		raw, err := gets[j].(*redis.StringCmd).Bytes()
-		r.answered(ctx, raw, err)
+	})
+}
+
+// worthSharing is how many values keep a processor busy for longer than it takes to begin.
+const worthSharing = 64
+
+// answer takes apart what Redis answered to the GET of one read, unless it was lost.
+func (m *many[K, V]) answer(ctx context.Context, i int, get *redis.StringCmd, lost error) {
+	if lost != nil {
+		m.reads[i].answered(ctx, nil, lost)
+		return
 	}
+	raw, err := get.Bytes()
+	m.reads[i].answered(ctx, raw, err)
 }
 
 // serve answers what was found.

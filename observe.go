@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/readthrough-go/readthrough/internal/clock"
 	"github.com/readthrough-go/readthrough/internal/drain"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
@@ -268,11 +269,11 @@ type Info struct {
 
 // fill describes a value that came from source with the header e. A nil Info is
 // one that nobody asked for.
-func (i *Info) fill(source Source, e *entry.Entry, stored bool) {
+func (i *Info) fill(source Source, e *entry.Entry, stored bool, c *clock.Clock) {
 	if i == nil {
 		return
 	}
-	now := time.Now()
+	now := c.Now()
 	*i = Info{Source: source, Age: max(now.Sub(e.LoadedAt), 0), TTL: NoExpiry, Stored: stored}
 	if !e.FreshUntil.IsZero() {
 		i.TTL = e.FreshUntil.Sub(now)

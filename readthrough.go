@@ -27,6 +27,7 @@ type ReadThrough[K, V any] struct {
 	engine    *fill.Engine[K, V] // loads what is missing
 	replySize mux.ReplySize      // of the values, as learned
 	meter     *meter
+	onHit     atomic.Pointer[func(context.Context, K, V, error)] // of package hook
 }
 
 // traits is what the types of a wrapper's keys and values allow.
@@ -163,7 +164,7 @@ const (
 func (r *read[K, V]) decide(ctx context.Context) decision {
 	rt, found := r.rt, &r.found
 	switch {
-	case found.is(fresh) && fill.DueEarly(rt.settings.beta, &found.entry):
+	case found.is(fresh) && fill.DueEarly(rt.cache.settings.clock, rt.settings.beta, &found.entry):
 		return serveAndRefresh
 	case found.is(fresh):
 		return serve
@@ -179,7 +180,7 @@ func (r *read[K, V]) decide(ctx context.Context) decision {
 
 // miss returns what the engine is to load.
 func (r *read[K, V]) miss() fill.Miss[K] {
-	return fill.Miss[K]{K: r.rt.keep(r.k), Key: r.key, Alone: r.found.failed != nil}
+	return fill.Miss[K]{K: r.rt.keep(r.k), Key: r.key, Alone: r.found.failed != nil || r.rt.cache.disabled()}
 }
 
 // stale returns what the engine is to refresh.
@@ -196,8 +197,11 @@ func (r *read[K, V]) hit(ctx context.Context) (V, error) {
 	case r.found.err != nil:
 		kind, source = EventNegativeHit, SourceNegative
 	}
-	r.info.fill(source, &r.found.entry, false)
+	r.info.fill(source, &r.found.entry, false, r.rt.cache.settings.clock)
 	r.rt.meter.note(ctx, kind, r.key, 0, nil)
+	if f := r.rt.onHit.Load(); f != nil && kind != EventStaleHit {
+		(*f)(ctx, r.k, *r.found.value, r.found.err)
+	}
 	return *r.found.value, r.found.err
 }
 
@@ -243,7 +247,7 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 		r.rt.meter.note(ctx, EventShared, r.key, waited, nil)
 	}
 	if !result.Failed() {
-		r.info.fill(source, &result.Header, result.Stored)
+		r.info.fill(source, &result.Header, result.Stored, r.rt.cache.settings.clock)
 	}
 }
 
@@ -287,7 +291,7 @@ func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 		return zero[V](), err
 	}
 	for {
-		seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: rt.keep(k), Key: key})
+		seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: rt.keep(k), Key: key, Alone: rt.cache.disabled()})
 		result, err := seat.Wait(ctx)
 		if err != nil {
 			return zero[V](), err

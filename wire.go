@@ -41,8 +41,11 @@ func (l *lookup[V]) is(s state) bool { return l.state == s }
 
 // lookup asks Redis for the key.
 func (r *read[K, V]) lookup(ctx context.Context) {
-	raw, err := r.rt.cache.mux.Get(ctx, r.key, &r.rt.replySize)
 	r.found.value = new(V)
+	if r.rt.cache.disabled() {
+		return
+	}
+	raw, err := r.rt.cache.mux.Get(ctx, r.key, &r.rt.replySize)
 	r.answered(ctx, raw, err)
 }
 
@@ -77,7 +80,7 @@ func (rt *ReadThrough[K, V]) decode(key string, raw []byte, l *lookup[V]) (err e
 	if l.entry, err = entry.Parse(raw); err != nil {
 		return err
 	}
-	now := time.Now()
+	now := rt.cache.settings.clock.Now()
 	switch {
 	case l.entry.Fresh(now):
 		l.state = fresh
@@ -113,6 +116,25 @@ func (rt *ReadThrough[K, V]) decodeFresh(key string, raw []byte) (fill.Result[V]
 		r.Bytes = raw
 	}
 	return r, true
+}
+
+// hookHits is hook.OnHit.
+func (rt *ReadThrough[K, V]) hookHits(f any) {
+	on := f.(func(context.Context, K, V, error))
+	rt.onHit.Store(&on)
+}
+
+// hookInside is hook.Inside.
+func (rt *ReadThrough[K, V]) hookInside() (c *Cache, stored any) {
+	return rt.cache, func(v V) (V, error) {
+		var copied V
+		codec := forKey(rt.settings.codec, rt.namespace)
+		b, err := rt.types.values.Append(nil, codec, v)
+		if err == nil {
+			err = rt.types.values.Decode(codec, b, &copied)
+		}
+		return copied, err
+	}
 }
 
 // encode makes the entry of a value at key. The error says why it cannot be stored.

@@ -23,6 +23,8 @@ type rules struct {
 	waitsForever     bool // for the process that holds the lease: no
 	neverSteals      bool // a Refresh takes what it finds: no
 	tellsNobody      bool // of a load that has brought nothing to store: no
+	trustsAny        bool // whichever attempt's lease a release gives back, it was held throughout: no
+	sameToken        bool // a client that sends an acquire again does so under the same token: no
 }
 
 func realRules() rules {
@@ -58,6 +60,7 @@ const (
 	refresherGoesOn
 	callerLosesAnswer
 	flightLosesAnswer
+	flightSendsAgain // its client does, which has lost the connection
 	orphanArrives
 	leaseExpires
 	entryExpires
@@ -78,7 +81,9 @@ func actions() []action {
 	}
 	for p := range uint8(processes) {
 		for i := range uint8(maxFlying) {
-			for _, k := range []actionKind{flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer} {
+			for _, k := range []actionKind{
+				flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer, flightSendsAgain,
+			} {
 				all = append(all, action{k, p, i})
 			}
 		}
@@ -138,6 +143,11 @@ func (m *model) step(w *world, a action) bool {
 		}
 	case flightLosesAnswer:
 		possible = m.loseAnswer(w, a.p, a.i)
+	case flightSendsAgain:
+		f := &w.flights[a.p][a.i]
+		if possible = f.underway() && spend(&w.resends); possible {
+			m.sendAgain(w, f)
+		}
 	case orphanArrives:
 		if c := w.orphans[a.i]; c.kind != none {
 			w.orphans[a.i] = command{}
@@ -297,10 +307,11 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 	case sent:
 		m.arrive(w, f)
 	case halfway:
-		// A client that lost the answer asks again: then the lease is its own.
-		f.good = f.good || w.lease == f.token
+		if !f.good && sameLoad(w.lease, f.token) { // an earlier attempt got it
+			f.good, f.owns, f.token = true, true, w.lease
+		}
 		f.version, f.at = w.entry, replied
-		f.holder, f.inVain = w.lease, f.waitsFor != 0 && f.waitsFor == w.failed
+		f.holder, f.inVain = w.lease, f.waitsFor != 0 && sameLoad(f.waitsFor, w.failed)
 	case replied:
 		return m.digest(w, p, i, over)
 	case loading:
@@ -338,7 +349,8 @@ func (m *model) arrive(w *world, f *flying) {
 		if w.lease == f.token { // what was loaded is newer, and is not stored
 			w.entry = 0
 		}
-		f.good = w.apply(command{kind: releaseCmd, token: f.token})
+		another := w.lease != f.token && sameLoad(w.lease, f.token)
+		f.good = w.apply(command{kind: releaseCmd, token: f.token}) || another && m.trustsAny
 	}
 }
 
@@ -358,14 +370,15 @@ func (w *world) apply(c command) bool {
 		w.orphan(command{kind: unlinkCmd}) // comes after it
 		return false
 	}
-	if w.lease != c.token {
+	if !c.meets(w.lease) {
 		return false
 	}
+	kept := w.lease == c.token
 	if c.kind == fillCmd {
 		w.entry = c.version
 	}
 	w.setLease(0)
-	return true
+	return kept
 }
 
 // digest goes on after an answer.
@@ -464,9 +477,8 @@ func (m *model) answerEarly(w *world, p, i uint8) bool {
 // loseAnswer is a timeout. What was sent may still arrive.
 func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	f := &w.flights[p][i]
-	underway := f.at == sent || f.at == halfway || f.at == replied
 	renewing := f.at == loading && f.Held && !f.Down
-	if !(underway || renewing) || !spend(&w.lostAnswers) {
+	if !(f.underway() || renewing) || !spend(&w.lostAnswers) {
 		return false
 	}
 	if renewing {
@@ -482,6 +494,20 @@ func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	}
 	m.proceed(w, p, i)
 	return true
+}
+
+// sendAgain has what f has sent be sent once more. The first copy may still arrive, and its
+// answer is lost.
+func (m *model) sendAgain(w *world, f *flying) {
+	w.strand(f)
+	f.at, f.good, f.inVain, f.holder = sent, false, false, 0
+	if f.Step != lease.Acquire {
+		return
+	}
+	f.version = 0
+	if !m.sameToken {
+		f.token = w.nextAttempt(f.token)
+	}
 }
 
 // strand leaves what f has sent to itself.
@@ -552,7 +578,7 @@ func (m *model) checkOwners(w *world) {
 				continue
 			}
 			owners++
-			if f.token != w.lease {
+			if !sameLoad(f.token, w.lease) {
 				m.violation = oneOwner
 			}
 		}

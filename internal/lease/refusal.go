@@ -92,9 +92,11 @@ func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i
 	return outcomes
 }
 
-// transaction holds the commands to carry out if token still is the lease.
+// transaction holds the commands to carry out if token still is the lease, or, to give it
+// back, that of another attempt of its load.
 type transaction struct {
 	lease, token string
+	givesBack    bool
 	cmds         [][]any
 }
 
@@ -108,7 +110,8 @@ func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
 	var kept, again bool
 	err := s.config.Watch(ctx, func(tx *redis.Tx) error {
 		holder, err := tx.Get(ctx, t.lease).Result()
-		if err != nil || holder != t.token {
+		own := holder == t.token
+		if err != nil || !own && !(t.givesBack && sameLoad(holder, t.token)) {
 			return err
 		}
 		cmds, err := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
@@ -124,7 +127,7 @@ func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
 				break
 			}
 		}
-		kept = err == nil
+		kept = own && err == nil
 		return err
 	}, t.lease)
 	if isRefusal(err) && again { // in this order: f may still run after another error

@@ -31,9 +31,13 @@ if type(redis.pcall('PEXPIRE', KEYS[1], ARGV[2])) == 'table' then -- refused
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 return 1`)
+	// release gives back what another attempt of the load got as well, though that is not the
+	// lease of its fill.
 	release = newScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])`)
+local holder = redis.call('GET', KEYS[1])
+if not holder or string.match(holder, '^[^.]*') ~= string.match(ARGV[1], '^[^.]*') then return 0 end
+redis.call('DEL', KEYS[1])
+return holder == ARGV[1] and 1 or 0`)
 	drop = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[2])`)
@@ -64,9 +68,9 @@ return 1`)
 // call returns the command that runs sc: by its hash if Redis was sent its text before,
 // and has not forgotten it.
 func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []string, args ...any) []redis.Cmder {
-	words := []any{"eval", sc.source, len(keys)}
+	words := append(make([]any, 0, 3+len(keys)+len(args)), "eval", sc.source, len(keys))
 	if _, known := s.taught.LoadOrStore(sc.sha1, true); known && !forgotten && s.hashes.open() {
-		words = []any{"evalsha", sc.sha1, len(keys)}
+		words[0], words[1] = "evalsha", sc.sha1
 	}
 	for _, key := range keys {
 		words = append(words, key)

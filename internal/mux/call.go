@@ -30,12 +30,12 @@ func (m *Mux) send(c call, cmds []redis.Cmder) error {
 	if len(cmds) == 0 {
 		return nil
 	}
+	if m.cluster == nil && c.fits(cmds) {
+		return m.first.do(c.request)
+	}
 	shares := m.shares(cmds)
-	if len(shares) == 1 {
-		if parts := shares[0].parts(c); len(parts) == 1 {
-			c.cmds, c.size = cmds, parts[0].size
-			return shares[0].node.do(c.request)
-		}
+	if len(shares) == 1 && c.fits(cmds) {
+		return shares[0].node.do(c.request)
 	}
 	unanswered := make(Unanswered, len(cmds))
 	var calls sync.WaitGroup
@@ -47,6 +47,17 @@ func (m *Mux) send(c call, cmds []redis.Cmder) error {
 		return nil
 	}
 	return unanswered
+}
+
+// fits reports whether one round trip can carry cmds, all for one node, and makes them the request's
+// if so.
+func (c *call) fits(cmds []redis.Cmder) bool {
+	size := 0
+	for _, cmd := range cmds {
+		size += sizeOf(cmd)
+	}
+	c.request.cmds, c.size = cmds, size
+	return len(cmds) == 1 || len(cmds) <= c.commands && size+len(cmds)*c.learn.expected() <= maxBytes
 }
 
 // shares returns the commands for each node.
