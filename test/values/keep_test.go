@@ -1,4 +1,5 @@
-package readthrough_test
+// Package values holds that what comes back is what went in, or a miss.
+package values
 
 import (
 	"context"
@@ -43,30 +44,22 @@ const (
 	refused verdict = "an error of New"
 )
 
-// kept returns a keep that has v loaded, and reads it back.
+// kept returns a keep that stores v and reads it back, by way of the functions Set and Get: New would
+// take the compiler a second for each type.
 func kept[V any](name string, v V) keep {
 	return keep{name, func(t *testing.T, c readthrough.Codec) verdict {
-		cache, server := newCache(t)
-		loads := 0
-		load := func(context.Context, int) (V, error) { loads++; return v, nil }
-		rt, err := readthrough.New(cache, "row", load, readthrough.Int, readthrough.WithCodec(c))
-		if err != nil {
+		if c.(interface{ CheckType(t reflect.Type) error }).CheckType(reflect.TypeFor[V]()) != nil {
 			return refused
 		}
-		for range 4 {
-			got, err := rt.Get(t.Context(), 1)
-			require.NoError(t, err)
-			requireSame(t, v, got)
+		cache, server := newCache(t, readthrough.WithCodec(c))
+		if readthrough.Set(t.Context(), cache, "k", v, time.Hour) != nil {
+			require.False(t, server.Exists("k"), "what is never a hit is not written")
+			return miss
 		}
-		stats := rt.Stats()
-		require.Zero(t, stats.Corrupt, "what was stored is read")
-		if loads == 1 {
-			return hit
-		}
-		require.Zero(t, stats.Fills, "what is never a hit is not written")
-		require.False(t, server.Exists("row:1"))
-		require.Equal(t, 4, loads)
-		return miss
+		got, err := readthrough.Get[V](t.Context(), cache, "k")
+		require.NoError(t, err, "what was stored is read")
+		requireSame(t, v, got)
+		return hit
 	}}
 }
 
@@ -169,8 +162,8 @@ var wanted = map[string]map[string]verdict{
 	},
 }
 
-// TestValues_ComeBackAsTheyWentIn holds that a value is a hit that equals it, or is loaded each time
-// and never written, or that New refuses its type.
+// TestValues_ComeBackAsTheyWentIn holds that a value comes back equal, or is not written, or that
+// its type is refused.
 func TestValues_ComeBackAsTheyWentIn(t *testing.T) {
 	for name, codec := range map[string]readthrough.Codec{"msgpack": readthrough.Msgpack, "json": readthrough.JSON} {
 		for _, v := range values {
@@ -192,5 +185,66 @@ func TestValues_ComeBackAsTheyWentIn(t *testing.T) {
 			}
 			require.Equal(t, want, v.try(t, readthrough.Raw))
 		})
+	}
+}
+
+// TestNew_NamesTypeAndFieldThatWouldBeLost holds the errors of New.
+func TestNew_NamesTypeAndFieldThatWouldBeLost(t *testing.T) {
+	cache, _ := newCache(t)
+	_, err := readthrough.New(cache, "a", loads(map[string][]*money{}), readthrough.Int)
+	require.ErrorContains(t, err, "values.money.cents is unexported")
+	_, err = readthrough.New(cache, "b", loads(stamped{}), readthrough.Int)
+	require.ErrorContains(t, err, "values.stamped.Note would be lost")
+	_, err = readthrough.New(cache, "b", loads(stamped{}), readthrough.Int, readthrough.WithCodec(readthrough.JSON))
+	require.ErrorContains(t, err, "values.stamped.Note would be lost")
+	_, err = readthrough.New(cache, "c", loads(inherits{}), readthrough.Int)
+	require.ErrorContains(t, err, "values.inherits.Base is an embedded pointer")
+	_, err = readthrough.New(cache, "d", loads(collides{}), readthrough.Int)
+	require.ErrorContains(t, err, `values.collides.base.ID has the name "ID"`)
+}
+
+type (
+	stamped struct {
+		time.Time
+		Note string
+	}
+	inherits struct {
+		*Base
+		Name string
+	}
+	collides struct {
+		base
+		ID int
+	}
+)
+
+func loads[V any](v V) readthrough.Loader[int, V] {
+	return func(context.Context, int) (V, error) { return v, nil }
+}
+
+// TestGet_TellsOnceOfValuesThatWouldNotComeBack holds that what depends on the value is Unstorable,
+// told once, and written at no Get.
+func TestGet_TellsOnceOfValuesThatWouldNotComeBack(t *testing.T) {
+	for name, v := range map[string]any{
+		"a map of ints": map[string]any{"a": map[int]string{1: "x"}}, "a struct": base{1}, "a named type": celsius(1), "strings": []string{"a"},
+	} {
+		for codec, c := range map[string]readthrough.Codec{"msgpack": readthrough.Msgpack, "json": readthrough.JSON} {
+			t.Run(name+"/"+codec, func(t *testing.T) {
+				cache, server := newCache(t)
+				rt := readthrough.Must(readthrough.New(cache, "row", loads(v), readthrough.Int, readthrough.WithCodec(c)))
+				for i := range 5 {
+					got, err := rt.Get(t.Context(), i%2)
+					require.NoError(t, err)
+					require.Equal(t, v, got)
+				}
+				stats := rt.Stats()
+				require.EqualValues(t, []int64{1, 0, 0, 5}, []int64{stats.Unstorable, stats.Fills, stats.Corrupt, stats.Loads})
+				require.Empty(t, server.Keys())
+				require.Error(t, rt.Set(t.Context(), 1, v))
+				require.NoError(t, rt.Set(t.Context(), 1, "fits"))
+				require.Error(t, rt.Set(t.Context(), 1, v), "at each Set")
+				require.Empty(t, server.Keys())
+			})
+		}
 	}
 }
