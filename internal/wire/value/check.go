@@ -59,11 +59,10 @@ func (c *checker) value(s *shape, at, depth int) int {
 		return c.fail(errCutShort)
 	}
 	lead := c.b[at]
+	if size := int(s.sizes[lead]); size > 0 {
+		return c.end(at + size)
+	}
 	switch s.kind {
-	case boolean:
-		if lead == msgpcode.True || lead == msgpcode.False {
-			return at + 1
-		}
 	case signed, unsigned, float:
 		return c.number(s, at)
 	case str:
@@ -71,14 +70,8 @@ func (c *checker) value(s *shape, at, depth int) int {
 	case instant:
 		return c.instant(s, at)
 	case pointer:
-		if lead == msgpcode.Nil {
-			return at + 1
-		}
 		return c.value(s.elem, at, depth)
 	case byteSlice, byteArray:
-		if s.kind == byteSlice && lead == msgpcode.Nil {
-			return at + 1
-		}
 		if content, next := c.content(at); next > 0 && (s.kind == byteSlice || len(content) == s.size) {
 			return next
 		}
@@ -86,10 +79,18 @@ func (c *checker) value(s *shape, at, depth int) int {
 		return c.container(s, at, depth)
 	case ownDecode:
 		return c.own(s, at, depth)
-	default:
+	case anything:
 		return c.skip(at, depth)
 	}
 	return c.misfit(s)
+}
+
+// end returns next, where a value ends, if that is in b.
+func (c *checker) end(next int) int {
+	if next > len(c.b) {
+		return c.fail(errCutShort)
+	}
+	return next
 }
 
 func (c *checker) skip(at, depth int) int {
@@ -138,16 +139,6 @@ func (c *checker) integer(at int) (bits uint64, negative bool, next int) {
 
 // number checks a number, which must be in the type exactly what it was.
 func (c *checker) number(s *shape, at int) int {
-	if lead := c.b[at]; s.kind == float && (lead == msgpcode.Double && s.size == 64 || lead == msgpcode.Float) {
-		next := at + 5
-		if lead == msgpcode.Double {
-			next = at + 9
-		}
-		if next > len(c.b) {
-			return c.fail(errCutShort)
-		}
-		return next
-	}
 	bits, negative, next := c.integer(at)
 	if next == stop {
 		return c.misfit(s)
@@ -304,9 +295,6 @@ func (c *checker) header(at int) (n int, isMap bool, next int) {
 
 // container checks an array or a map.
 func (c *checker) container(s *shape, at, depth int) int {
-	if c.b[at] == msgpcode.Nil && (s.kind == slice || s.kind == mapping) {
-		return at + 1
-	}
 	n, isMap, next := c.header(at)
 	if next == stop {
 		return c.misfit(s)
@@ -342,28 +330,17 @@ func (c *checker) container(s *shape, at, depth int) int {
 func (c *checker) fields(s *shape, n, next, depth int) int {
 	known := 0
 	for i := range n {
-		if next >= len(c.b) {
-			return c.fail(errCutShort)
+		var of *shape
+		if i < len(s.fields) && c.begins(next, s.fields[i].name) {
+			of, next = s.fields[i].shape, next+len(s.fields[i].name) // in their order, as they are written
+		} else if of, next = c.field(s, next); next == stop {
+			return stop
 		}
-		name, end := c.content(next)
-		var f *shape
-		switch {
-		case end == stop:
-			var referred string
-			if referred, end = c.reference(next); end == stop {
-				return c.misfit(s)
-			}
-			f = s.byName[referred]
-		case i < len(s.fields) && string(name) == s.fields[i].name:
-			f = s.fields[i].shape // in their order, as they are written
-		default:
-			f = s.byName[string(name)]
-		}
-		if f == nil {
-			next = c.skip(end, depth)
-		} else {
+		if of != nil {
 			known++
-			next = c.value(f, end, depth)
+			next = c.value(of, next, depth)
+		} else {
+			next = c.skip(next, depth)
 		}
 		if next == stop {
 			return stop
@@ -373,4 +350,26 @@ func (c *checker) fields(s *shape, n, next, depth int) int {
 		return c.misfit(s)
 	}
 	return next
+}
+
+// begins reports whether what is at b[at] begins with name.
+func (c *checker) begins(at int, name string) bool {
+	return len(name) <= len(c.b)-at && string(c.b[at:at+len(name)]) == name
+}
+
+// field returns the shape of the field whose name is at b[at], or nil if there is none, and where
+// its value begins.
+func (c *checker) field(s *shape, at int) (*shape, int) {
+	if at >= len(c.b) {
+		return nil, c.fail(errCutShort)
+	}
+	name, next := c.content(at)
+	if next == stop {
+		referred, next := c.reference(at)
+		if next == stop {
+			return nil, c.misfit(s)
+		}
+		return s.byName[referred], next
+	}
+	return s.byName[string(name)], next
 }

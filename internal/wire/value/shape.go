@@ -3,6 +3,8 @@ package value
 import (
 	"reflect"
 
+	"github.com/vmihailenco/msgpack/v5/msgpcode"
+
 	"github.com/readthrough-go/readthrough/internal/wire/wellformed"
 )
 
@@ -16,6 +18,7 @@ type shape struct {
 
 	elem, key *shape
 
+	sizes     *[256]uint8 // by first byte: of what fits whatever follows; 0: it depends
 	fields    []fieldShape
 	byName    map[string]*shape
 	asArray   bool
@@ -25,7 +28,7 @@ type shape struct {
 }
 
 type fieldShape struct {
-	name string
+	name string // as msgpack
 	*shape
 }
 
@@ -55,7 +58,7 @@ func newShape(t reflect.Type, made map[reflect.Type]*shape) *shape {
 	if s, ok := made[t]; ok {
 		return s
 	}
-	s := &shape{t: t}
+	s := &shape{t: t, sizes: new([256]uint8)}
 	made[t] = s
 	switch {
 	case t == timeType:
@@ -69,10 +72,48 @@ func newShape(t reflect.Type, made map[reflect.Type]*shape) *shape {
 	default:
 		s.of(t, made)
 		if t.PkgPath() != "" && t.Kind() != reflect.Pointer && (Msgpack{}).CheckType(t) == nil && !s.fitsZero() {
-			*s = shape{t: t} // msgpack.Register has given it another encoding
+			*s = shape{t: t, sizes: new([256]uint8)} // msgpack.Register has given it another encoding
 		}
 	}
+	s.measure()
 	return s
+}
+
+// measure fills the sizes.
+func (s *shape) measure() {
+	set := func(first, last byte, size uint8) {
+		for c := int(first); c <= int(last); c++ {
+			s.sizes[c] = size
+		}
+	}
+	switch {
+	case s.kind == boolean:
+		set(msgpcode.False, msgpcode.True, 1)
+	case s.kind == signed || s.kind == unsigned:
+		set(0, msgpcode.PosFixedNumHigh, 1)
+		for i := range uint8(4) { // of 1, 2, 4 and 8 bytes
+			if bits := 8 << i; s.kind == unsigned && bits <= s.size || bits < s.size {
+				set(msgpcode.Uint8+i, msgpcode.Uint8+i, 1+1<<i)
+			}
+			if bits := 8 << i; s.kind == signed && bits <= s.size {
+				set(msgpcode.Int8+i, msgpcode.Int8+i, 1+1<<i)
+			}
+		}
+		if s.kind == signed {
+			set(msgpcode.NegFixedNumLow, 0xff, 1)
+		}
+	case s.kind == float:
+		set(msgpcode.Float, msgpcode.Float, 5)
+		if s.size == 64 {
+			set(msgpcode.Double, msgpcode.Double, 9)
+		}
+	case s.kind == str:
+		for n := range uint8(32) {
+			set(msgpcode.FixedStrLow+n, msgpcode.FixedStrLow+n, 1+n)
+		}
+	case s.kind == byteSlice, s.kind == slice, s.kind == mapping, s.kind == pointer:
+		set(msgpcode.Nil, msgpcode.Nil, 1)
+	}
 }
 
 // of makes s the shape of t by its kind.
@@ -118,9 +159,10 @@ func (s *shape) ofStruct(t reflect.Type, made map[reflect.Type]*shape) {
 	for _, f := range fs.list {
 		of := newShape(f.Type, made)
 		if f.intern && f.Type.Kind() == reflect.String {
-			of = &shape{t: f.Type, kind: str, intern: true}
+			of = &shape{t: f.Type, kind: str, intern: true, sizes: new([256]uint8)}
 		}
-		s.fields = append(s.fields, fieldShape{f.name, of})
+		name, _ := encodeMsgpack(nil, f.name)
+		s.fields = append(s.fields, fieldShape{string(name), of})
 		s.omittable = s.omittable && f.omitEmpty
 	}
 	for name, i := range fs.byName {

@@ -27,7 +27,7 @@ func TypeOf(t reflect.Type) *Type {
 	if known, ok := knownTypes.Load(t); ok {
 		return known.(*Type)
 	}
-	made := &Type{t: t, shape: new(shape), json: new(jsonShape)}
+	made := &Type{t: t, shape: &shape{sizes: new([256]uint8)}, json: new(jsonShape)}
 	if t != nil {
 		made.scale = newScale(t)
 		made.shape = newShape(t, make(map[reflect.Type]*shape))
