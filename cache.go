@@ -33,6 +33,7 @@ type Cache struct {
 	refreshes fill.Slots    // background refreshes of all wrappers
 	replySize mux.ReplySize // of the raw Get
 
+	server  *server
 	work    *drain.Group // every call, and every goroutine that one has started
 	closing closing
 
@@ -49,6 +50,8 @@ type wrapped struct {
 // NewCache returns a Cache on client, which stays the caller's to close, after the
 // Cache. It does not speak to Redis. The client must read from the primary, and
 // without a cache of its own: else a value could be served after it was invalidated. The
+// error says so of clients that show that they do not; others are found in use, and said
+// in an EventFinding: docs/redis.md says which are which, and what a client must do. The
 // client gets a hook that only sees how its new connections come along.
 func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	c, err := newCache(client, opts)
@@ -75,8 +78,9 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		OpenFor:  settings.breaker.openFor,
 		OnState:  c.onBreaker,
 	})
-	c.leases = lease.NewStore(c.mux, lease.Config{
-		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused,
+	c.server = newServer(client)
+	c.leases = lease.NewStore(writer{c}, lease.Config{
+		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused, FailoverSafe: settings.failoverSafe,
 	})
 	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
 	return c, nil
@@ -93,33 +97,6 @@ func unconnected(settings cacheSettings) *Cache {
 	}
 	c.meter = &meter{audience: &audience{observers: settings.observers, work: c.work}}
 	return c
-}
-
-// checkClient refuses clients that answer from elsewhere than the primary.
-func checkClient(client redis.UniversalClient) error {
-	errNil := errors.New("the client is nil")
-	switch client := client.(type) {
-	case nil:
-		return errNil
-	case *redis.Client:
-		if client == nil {
-			return errNil
-		}
-		o := client.Options()
-		if o.ClientSideCache != nil || o.ClientSideCacheConfig != nil {
-			return errors.New("the client has a client-side cache, which may serve what was invalidated")
-		}
-	case *redis.ClusterClient:
-		if client == nil {
-			return errNil
-		}
-		o := client.Options()
-		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
-			return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), " +
-				"which may still have what was invalidated")
-		}
-	}
-	return nil
 }
 
 // register makes the name of a wrapper known. Names are unique in a Cache: two
@@ -244,9 +221,10 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if c.disabled() {
 		return zero[V](), ErrMiss
 	}
-	raw, err := c.mux.Get(ctx, key, &c.replySize)
+	raw, err := c.read(ctx, key, &c.replySize)
 	switch {
 	case unreadable(err):
+		c.missed(key)
 		return zero[V](), ErrMiss
 	case err != nil && ctx.Err() == nil && !errors.Is(err, mux.ErrClosed):
 		c.meter.note(ctx, EventRedisError, key, 0, err)
@@ -254,6 +232,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
+	c.checkRole()
 	v, err := decodeRaw[V](&c.settings.wrapper, key, raw, c.settings.clock.Now())
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
@@ -323,6 +302,8 @@ func (c *Cache) onBreaker(open bool) {
 	kind := EventBreakerClosed
 	if open {
 		kind = EventBreakerOpen
+	} else {
+		c.server.recovered()
 	}
 	c.meter.noteApart(context.Background(), kind, "", 0, nil)
 }

@@ -32,8 +32,10 @@
 //
 // Write to the database first, then tell the cache. [ReadThrough.Invalidate] is the one to reach
 // for: a Get that starts after it has returned, in any process, never returns what was loaded
-// before it. Call it also when the outcome of the write is unknown, and under a context that the
-// caller cannot cancel (context.WithoutCancel).
+// before it, as long as one Redis primary answers and forgets nothing ([WithFailoverSafety]), and
+// loaders see what was written: docs/guarantees.md has all conditions. Call it also when the outcome
+// of the write is unknown, and under a context that the caller cannot cancel
+// (context.WithoutCancel).
 //
 // [ReadThrough.Set] and [ReadThrough.SetMany] store what was just written, which saves the next
 // reader a load. Two writers of one key that both Set may do so in another order than they wrote

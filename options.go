@@ -296,6 +296,19 @@ func WithMaxRefreshes(n int) CacheOption {
 	})
 }
 
+// WithFailoverSafety keeps a failover of Redis, or its restart from a snapshot, from bringing back
+// what was invalidated. Default off. Entries are stamped with the replication ID of the primary that
+// took them, and read by a script that takes those of no other primary: so the cache is cold after a
+// failover, and each key is loaded once. What it costs, and when a primary changes its ID, is said in
+// docs/guarantees.md. All processes that share entries should have it. It needs EVAL, and INFO in
+// scripts: where Redis refuses those, nothing is cached.
+func WithFailoverSafety() CacheOption {
+	return cacheOption(func(s *cacheSettings) error {
+		s.failoverSafe = true
+		return nil
+	})
+}
+
 // WithObserver tells o what happens. Default: nobody is told. It may be given several times.
 func WithObserver(o Observer) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {

@@ -11,7 +11,10 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
-// Loader is a repository function: it returns the value of key from where it is kept.
+// Loader is a repository function: it returns the value of key from where it is kept. Its
+// context has the values of the caller whose call began the load, and the load timeout, but
+// not that caller's deadline, and it outlives the call: so a transaction must not be taken
+// from it. A Loader that Gets its own key waits for itself until the load timeout.
 type Loader[K, V any] func(ctx context.Context, key K) (V, error)
 
 // ReadThrough is a Loader with a cache before it. It is safe for concurrent use.

@@ -84,6 +84,7 @@ type cacheSettings struct {
 	breaker      breakerSettings
 	maxRefreshes int
 	observers    []Observer
+	failoverSafe bool
 	clock        *clock.Clock // by which entries age; nil: the machine's
 }
 
@@ -169,7 +170,8 @@ func (rt *ReadThrough[K, V]) engineSettings() fill.Settings {
 	s := &rt.settings
 	return fill.Settings{
 		TTL: s.ttl, LoadTimeout: s.load.timeout, LoadLimit: s.load.limit,
-		BackgroundFill: s.load.ahead, LeaseTTL: s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
+		BackgroundFill: s.load.ahead,
+		LeaseTTL:       s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
 		BatchSize: s.batch.size, GatherWindow: s.batch.window, GatherSize: s.batch.gather,
 		Clock: rt.cache.settings.clock,
 	}

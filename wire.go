@@ -45,7 +45,7 @@ func (r *read[K, V]) lookup(ctx context.Context) {
 	if r.rt.cache.disabled() {
 		return
 	}
-	raw, err := r.rt.cache.mux.Get(ctx, r.key, &r.rt.replySize)
+	raw, err := r.rt.cache.read(ctx, r.key, &r.rt.replySize)
 	r.answered(ctx, raw, err)
 }
 
@@ -55,11 +55,13 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 	rt, l := r.rt, &r.found
 	switch {
 	case err == nil:
+		rt.cache.checkRole()
 		if err := rt.decode(r.key, raw, l); err != nil {
 			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 			l.state, *l.value = missing, zero[V]()
 		}
 	case errors.Is(err, redis.Nil):
+		rt.cache.missed(r.key)
 	case unreadable(err):
 		rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 	default:

@@ -251,3 +251,16 @@ func TestNew_WorksInBubble(t *testing.T) {
 		time.Sleep(24 * time.Hour)
 	})
 }
+
+func TestNew_TakesFailoverSafety(t *testing.T) {
+	t.Parallel()
+	fake, db := readthroughtest.New(t, readthrough.WithFailoverSafety()), newTable(map[int]string{1: "Ada"})
+	users := wrap(t, fake.Cache, db.find)
+	requireGet(t, users, "Ada", readthrough.SourceLoaded)
+	requireGet(t, users, "Ada", readthrough.SourceHit)
+	require.NoError(t, users.Set(t.Context(), 1, "Ida"))
+	requireGet(t, users, "Ida", readthrough.SourceHit)
+	require.NoError(t, users.Invalidate(t.Context(), 1))
+	readthroughtest.RequireNotCached(t, users, 1)
+	require.Zero(t, fake.Cache.Stats().RefusedCommands)
+}

@@ -39,12 +39,13 @@ func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
 	if !s.stores() {
 		return slices.Repeat([]Acquired{{Err: ErrRefused}}, len(requests))
 	}
+	if s.config.FailoverSafe {
+		return s.acquireSafely(ctx, requests)
+	}
 	answers, asked := make([]Acquired, len(requests)), make([]acquireCmds, len(requests))
 	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
 		asked[i] = s.newAcquire(ctx, requests[i])
-		asked[i].set.release = func() { // ends within the Doer's timeout
-			s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: requests[i].Key, Token: requests[i].Token}})
-		}
+		asked[i].set.release = s.releaser(ctx, requests[i])
 		return asked[i].cmds()
 	}, func(i int, _ []redis.Cmder, err error) {
 		if answers[i].Err = err; err == nil {
@@ -72,6 +73,13 @@ type setLease struct {
 	token   attempts
 	release func()
 	state   atomic.Int32 // setPending, setAnswered or setGivenUp
+}
+
+// releaser returns what releases the lease of r, whichever attempt has got it.
+func (s *Store) releaser(ctx context.Context, r Request) func() {
+	return func() { // ends within the Doer's timeout
+		s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: r.Key, Token: r.Token}})
+	}
 }
 
 const (
@@ -118,13 +126,13 @@ func (s *Store) newAcquire(ctx context.Context, r Request) acquireCmds {
 }
 
 func (a *acquireCmds) cmds() []redis.Cmder {
-	switch {
-	case a.entry == nil:
-		return []redis.Cmder{a.set}
-	case a.failed == nil:
-		return []redis.Cmder{a.set, a.entry, a.holder}
+	cmds := []redis.Cmder{a.set}
+	for _, get := range []*redis.StringCmd{a.entry, a.holder, a.failed} {
+		if get != nil {
+			cmds = append(cmds, get)
+		}
 	}
-	return []redis.Cmder{a.set, a.entry, a.holder, a.failed}
+	return cmds
 }
 
 func (a *acquireCmds) answer() Acquired {

@@ -38,6 +38,7 @@ type Store struct {
 	redis  Doer
 	config Config
 	taught sync.Map // the hashes of the scripts that were sent by their text
+	placed placed
 
 	// What Redis may refuse: unlinks stands for UNLINK, hashes for EVALSHA, expiries for
 	// the script of Expire.
@@ -53,12 +54,19 @@ type Config struct {
 	// OnRefused is called once when Redis begins to refuse a command, with the reply and
 	// what the Store does instead. It tries the command again each 30 seconds.
 	OnRefused func(err error)
+	// FailoverSafe has what is stored served by no other primary than the one that took it:
+	// see failover.go. It cannot do without scripts: where Redis refuses them, nothing is
+	// stored and nothing found.
+	FailoverSafe bool
 }
 
 // NewStore returns the leases in the Redis that do speaks to.
 func NewStore(do Doer, c Config) *Store {
 	if c.Prefix != "" {
 		c.Prefix += ":"
+	}
+	if c.FailoverSafe {
+		c.Watch = nil // a transaction cannot stamp
 	}
 	return &Store{redis: do, config: c}
 }
@@ -123,6 +131,11 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 		return transaction{lease, e.Token, e.Entry == nil, cmds}
 	})
 	s.abandon(ctx, settlements, outcomes)
+	for i, e := range settlements {
+		if outcomes[i].Kept && e.Entry != nil {
+			s.placed.add(e.Key, e.TTL)
+		}
+	}
 	return outcomes
 }
 
@@ -187,12 +200,18 @@ type Item struct {
 	TTL   time.Duration // zero: until it is deleted
 }
 
-// Set stores the entries and deletes their leases: what was being loaded is older.
-// The keys in left may not have got their entry.
+// Set stores the entries and deletes their leases: what was being loaded is older. If the
+// Store is FailoverSafe and Redis refuses scripts, it invalidates. The keys in left may not
+// have got their entry.
 func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
 	keys := make([]string, len(items))
 	for i, item := range items {
 		keys[i] = item.Key
+	}
+	if s.config.FailoverSafe {
+		return s.writeByScript(ctx, &s.scripts, s.withoutScripts(), keys, func(i int, again bool) []redis.Cmder {
+			return s.call(ctx, again, safeSet, keys[i:i+1], items[i].Entry, millis(items[i].TTL))
+		})
 	}
 	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
 		return []redis.Cmder{redis.NewCmd(ctx, setting(keys[i], items[i].Entry, items[i].TTL)...)}
@@ -206,17 +225,27 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 func (s *Store) Expire(
 	ctx context.Context, now time.Time, stale time.Duration, keys ...string,
 ) (left []string, err error) {
-	if !s.expiries.open() {
+	magic, older := entry.Magic, entry.MagicV1
+	if s.config.FailoverSafe {
+		magic, older = entry.StampedMagic, entry.StampedMagic
+	}
+	return s.writeByScript(ctx, &s.expiries, "Expire invalidates instead", keys, func(i int, again bool) []redis.Cmder {
+		return s.call(ctx, again, expire, keys[i:i+1], magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale), older)
+	})
+}
+
+// writeByScript is write by a script. It invalidates the entries with which Redis refuses
+// that, which w remembers.
+func (s *Store) writeByScript(
+	ctx context.Context, w *way, instead string, keys []string, script cmdsFor,
+) (left []string, err error) {
+	if !w.open() {
 		return s.Invalidate(ctx, keys...)
 	}
-	outcomes := s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
-		return s.call(ctx, again, expire, keys[i:i+1],
-			entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale), entry.MagicV1)
-	})
+	outcomes := s.write(ctx, keys, script)
 	var refused []string
 	for i := range outcomes {
-		err := s.check(&s.expiries, outcomes[i].Err, "Expire invalidates instead")
-		if errors.Is(err, ErrRefused) {
+		if errors.Is(s.check(w, outcomes[i].Err, instead), ErrRefused) {
 			refused, outcomes[i].Err = append(refused, keys[i]), nil
 		}
 	}
@@ -239,6 +268,7 @@ func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, 
 // since a cluster that moves a slot refuses commands of two (TRYAGAIN).
 func (s *Store) write(ctx context.Context, keys []string, change cmdsFor) []Outcome {
 	return s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
+		s.placed.forget(keys[i])
 		if !Protects(keys[i]) {
 			return change(i, again)
 		}

@@ -62,10 +62,7 @@ func TestExpire_MakesEntryStaleInPlace(t *testing.T) {
 	now := time.UnixMilli(1_800_000_000_000)
 	const stale = time.Minute
 	header := func(until time.Time) string {
-		b, err := entry.Append(nil, &entry.Entry{LoadedAt: now.Add(-time.Hour), FreshUntil: until},
-			func(dst []byte) ([]byte, error) { return append(dst, 0x2a), nil })
-		require.NoError(t, err)
-		return string(b)
+		return string(entryUntil(until))
 	}
 	v1 := func(until time.Time) string {
 		return entry.MagicV1 + "\x00loaded" + string(entry.Stamp(until)) + "\x00\x01\x2a"

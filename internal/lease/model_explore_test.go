@@ -20,6 +20,9 @@ type scenario struct {
 	polls     int8 // how often a flight asks again before it must stop waiting
 
 	leaseExpiries, entryExpiries, lostAnswers, resends, unstorable, crashes uint8
+
+	// The Store is FailoverSafe if there are failovers.
+	replications, failovers uint8
 }
 
 func (s *scenario) callerIn(i int) uint8 { return (s.callers[i] - 'A') & 1 }
@@ -30,6 +33,7 @@ func (s *scenario) start() world {
 	w := world{
 		db: 1, leaseExpiries: s.leaseExpiries, entryExpiries: s.entryExpiries,
 		lostAnswers: s.lostAnswers, resends: s.resends, unstorable: s.unstorable, crashes: s.crashes,
+		primary: 1, replications: s.replications, failovers: s.failovers,
 	}
 	for i := len(s.callers); i < callers; i++ {
 		w.callers[i].at = vanished
@@ -224,6 +228,10 @@ func (m *model) describe(w *world, a action) string {
 		return "the entry expires"
 	case processCrashes:
 		return "B crashes"
+	case replicates:
+		return "the replica gets what Redis has"
+	case failsOver:
+		return "the replica is promoted"
 	}
 	f := &w.flights[a.p][a.i]
 	return fmt.Sprintf("%c: flight %d, token %s: %s", 'A'+a.p, a.i+1, tokenName(f.token), f.describe(a.kind))

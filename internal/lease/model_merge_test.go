@@ -24,6 +24,7 @@ func (m *model) merge(w *world) {
 	m.sortCallers(w)
 	w.nameTokens()
 	w.tidy()
+	m.namePrimaries(w)
 	if !m.hurts(w) {
 		w.crashes = 0
 	}
@@ -94,7 +95,7 @@ func (m *model) forgetVersion(w *world, p, i int) {
 
 // mayBe reports whether a token is the lease, or may yet be.
 func (w *world) mayBe(token uint8) bool {
-	return w.lease == token || slices.ContainsFunc(w.orphans[:], func(c command) bool {
+	return w.lease == token || w.replica.lease == token || slices.ContainsFunc(w.orphans[:], func(c command) bool {
 		return (c.kind == acquireCmd || c.kind == stealCmd) && c.token == token
 	})
 }
@@ -155,6 +156,7 @@ func (w *world) eachVersion(f func(*uint8)) {
 		}
 	}
 	some(&w.entry)
+	some(&w.replica.entry)
 	for p := range w.flights {
 		for i := range w.flights[p] {
 			some(&w.flights[p][i].version)
@@ -272,8 +274,24 @@ func (w *world) nameTokens() {
 		}
 	}
 	name(&w.lease)
+	name(&w.replica.lease)
 	nameLoad(&w.failed)
 	for i := range w.orphans {
 		name(&w.orphans[i].token)
 	}
+}
+
+// namePrimaries makes one of all primaries that are gone, whose IDs never come back.
+func (m *model) namePrimaries(w *world) {
+	if m.idsComeBack {
+		return
+	}
+	for _, of := range []*uint8{&w.entryOf, &w.leaseOf} {
+		if *of == w.primary {
+			*of = 1
+		} else {
+			*of = 0
+		}
+	}
+	w.primary, w.replica.entryOf, w.replica.leaseOf = 1, 0, 0
 }

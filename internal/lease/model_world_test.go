@@ -18,8 +18,9 @@ const (
 type world struct {
 	db      uint8 // versions count from one; zero is none
 	covered uint8 // the newest write whose invalidation has returned
-	entry   uint8 // in Redis: the version stored
-	lease   uint8 // in Redis: the token stored
+	memory        // of the primary
+	primary uint8 // its replication ID
+	replica memory
 	failed  uint8 // in Redis: the token whose load has brought nothing
 
 	callers   [callers]caller
@@ -31,7 +32,12 @@ type world struct {
 
 	// What may still go wrong.
 	leaseExpiries, entryExpiries, lostAnswers, resends, unstorable, crashes uint8
+	replications, failovers                                                 uint8
 }
+
+// memory is what a Redis holds: the version and the token stored, or zero, and by which primary each
+// was taken.
+type memory struct{ entry, entryOf, lease, leaseOf uint8 }
 
 // refresher is the read of process A that starts a refresh in the background.
 type refresher struct {
@@ -155,8 +161,11 @@ func (w *world) setLease(token uint8) {
 			w.flights[p][i].owns = false
 		}
 	}
-	w.lease = token
+	w.lease, w.leaseOf = token, w.primary
 }
+
+// setEntry stores a version, or zero.
+func (w *world) setEntry(version uint8) { w.entry, w.entryOf = version, w.primary }
 
 // attempts is how many tokens a load may have: one for each time that it asks for its lease.
 // Those of the load n are from n * attempts on.
@@ -188,7 +197,7 @@ func (w *world) nextAttempt(token uint8) uint8 {
 
 // knows reports whether there is such a token anywhere.
 func (w *world) knows(such func(token uint8) bool) bool {
-	if such(w.lease) || such(w.failed) {
+	if such(w.lease) || such(w.replica.lease) || such(w.failed) {
 		return true
 	}
 	for i := range w.orphans {
@@ -217,7 +226,7 @@ func (w *world) orphan(c command) {
 // order: so that worlds which differ in nothing that matters are one.
 func (w *world) tidy() {
 	for i, c := range w.orphans {
-		harmless := !c.meets(w.lease) && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
+		harmless := !c.meets(w.lease) && !c.meets(w.replica.lease) && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
 			return (o.kind == acquireCmd || o.kind == stealCmd) && c.meets(o.token)
 		})
 		if (c.kind == fillCmd || c.kind == releaseCmd) && harmless {

@@ -65,9 +65,19 @@ end
 return 1`)
 )
 
-// call returns the command that runs sc: by its hash if Redis was sent its text before,
-// and has not forgotten it.
+// call returns the command that runs sc: see words.
 func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []string, args ...any) []redis.Cmder {
+	return []redis.Cmder{redis.NewCmd(ctx, s.words(forgotten, sc, keys, args...)...)}
+}
+
+// words returns the words of the command that runs sc, or what stands for it in a Store
+// that is FailoverSafe: by its hash if Redis was sent its text before, and has not forgotten it.
+func (s *Store) words(forgotten bool, sc script, keys []string, args ...any) []any {
+	if s.config.FailoverSafe {
+		if safe, other := safeVersions[sc]; other {
+			sc = safe
+		}
+	}
 	words := append(make([]any, 0, 3+len(keys)+len(args)), "eval", sc.source, len(keys))
 	if _, known := s.taught.LoadOrStore(sc.sha1, true); known && !forgotten && s.hashes.open() {
 		words[0], words[1] = "evalsha", sc.sha1
@@ -75,7 +85,7 @@ func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []stri
 	for _, key := range keys {
 		words = append(words, key)
 	}
-	return []redis.Cmder{redis.NewCmd(ctx, append(words, args...)...)}
+	return append(words, args...)
 }
 
 // drop returns the command that deletes the entry of e while its lease is held: so a value that

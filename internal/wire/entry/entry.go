@@ -15,6 +15,12 @@
 // (Castagnoli) of loadedAt and of what follows the checksum to the end of the value. freshUntil is
 // not in it, so that Redis can change it in place.
 //
+// A stamped entry, version 4, also names the primary that took it, by its replication ID in hex.
+// Redis itself writes the stamp, in a script; the rest is as in version 3:
+//
+//	0x92  0xc7 0x41 0x52  format(1)=4  loadedAt(6) freshUntil(6) checksum(4)  primary(40)
+//	      loadMillis(2) flags(1) version(1) identity(4)  value
+//
 // Version 1 is read only. It has no checksum, version and identity:
 //
 //	0x92  0xd8 0x52  format(1)=1 flags(1) loadedAt(6) freshUntil(6) loadMillis(2)  value
@@ -48,8 +54,13 @@ const (
 	// same in all versions.
 	FreshUntilOffset = 11
 
+	// StampedMagic is Magic of a stamped entry, which has a primary at PrimaryOffset. The fields before
+	// and behind it are those of any other.
+	StampedMagic  = "\x92\xc7\x41\x52\x04"
+	PrimaryOffset = 21
+	PrimarySize   = 40
+
 	checksumOffset = 17
-	summedOffset   = 21 // all that follows is in the checksum
 
 	// MaxReason is the largest Reason that a negative entry has room for.
 	MaxReason = math.MaxUint8 >> reasonShift
@@ -97,7 +108,7 @@ func Append(dst []byte, e *Entry, value func(dst []byte) ([]byte, error)) ([]byt
 		}
 	}
 	b := dst[start:]
-	binary.BigEndian.PutUint32(b[checksumOffset:], checksum(b))
+	binary.BigEndian.PutUint32(b[checksumOffset:], checksum(b, b[PrimaryOffset:]))
 	return dst, nil
 }
 
@@ -123,36 +134,43 @@ func appendHeader(dst []byte, e *Entry) []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum returns the checksum of an entry, which is at least a header long.
-func checksum(b []byte) uint32 {
-	return crc32.Update(crc32.Checksum(b[len(Magic):FreshUntilOffset], castagnoli), castagnoli, b[summedOffset:])
+// checksum returns the checksum of the entry b, of which rest is what follows the checksum, and the
+// primary if there is one.
+func checksum(b, rest []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[len(Magic):FreshUntilOffset], castagnoli), castagnoli, rest)
 }
 
 // Parse takes b apart. The Value of the entry aliases b: it may be anything but empty. The error is
-// ErrFormat or ErrChecksum for every b that no Append of a version that is known can have made.
+// ErrFormat or ErrChecksum for every b that no Append of a version that is known can have made,
+// stamped or not.
 func Parse(b []byte) (Entry, error) {
+	rest := PrimaryOffset
 	switch {
 	case len(b) > HeaderSize && string(b[:len(Magic)]) == Magic:
-		if binary.BigEndian.Uint32(b[checksumOffset:]) != checksum(b) {
-			return Entry{}, ErrChecksum
-		}
-		e := Entry{Version: b[24], Identity: binary.BigEndian.Uint32(b[25:])}
-		err := e.parse(b[5:], b[23], b[summedOffset:], b[FreshUntilOffset:], b[HeaderSize:])
-		return e, err
+	case len(b) > HeaderSize+PrimarySize && string(b[:len(StampedMagic)]) == StampedMagic:
+		rest += PrimarySize
 	case len(b) > headerSizeV1 && string(b[:len(MagicV1)]) == MagicV1:
 		e := Entry{V1: true}
-		err := e.parse(b[5:], b[4], b[17:], b[FreshUntilOffset:], b[headerSizeV1:])
+		err := e.parse(b, b[4], b[17:], b[headerSizeV1:])
 		return e, err
+	default:
+		return Entry{}, ErrFormat
 	}
-	return Entry{}, ErrFormat
+	fields := b[rest:]
+	if binary.BigEndian.Uint32(b[checksumOffset:]) != checksum(b, fields) {
+		return Entry{}, ErrChecksum
+	}
+	e := Entry{Version: fields[3], Identity: binary.BigEndian.Uint32(fields[4:])}
+	err := e.parse(b, fields[2], fields, fields[HeaderSize-PrimaryOffset:])
+	return e, err
 }
 
-// parse fills e from the fields that all versions have.
-func (e *Entry) parse(loadedAt []byte, flags byte, loadMillis, freshUntil, value []byte) error {
-	e.LoadedAt = time.UnixMilli(int64(uint48(loadedAt)))
+// parse fills e from the fields that all versions have: the times are where they are in all of them.
+func (e *Entry) parse(b []byte, flags byte, loadMillis, value []byte) error {
+	e.LoadedAt = time.UnixMilli(int64(uint48(b[5:])))
 	e.LoadTime = time.Duration(binary.BigEndian.Uint16(loadMillis)) * time.Millisecond
 	e.Value = value
-	if until := uint48(freshUntil); until != never {
+	if until := uint48(b[FreshUntilOffset:]); until != never {
 		e.FreshUntil = time.UnixMilli(int64(until))
 	}
 	e.Negative = flags&flagNegative != 0

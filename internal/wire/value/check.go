@@ -252,10 +252,10 @@ func (c *checker) own(s *shape, at, depth int) int {
 		return stop
 	}
 	wire := c.b[at:next]
-	if s.marshals && wellformed.HidesMap(wire) {
+	if s.believes.wire && wellformed.HidesMap(wire) {
 		return c.fail(errHidden)
 	}
-	if s.inner && contentOf(wire) != nil {
+	if s.believes.content && contentOf(wire) != nil {
 		content := contentOf(wire)
 		if err := wellformed.Check(content); err != nil {
 			return c.fail(err)

@@ -22,9 +22,15 @@ type shape struct {
 	fields    []fieldShape
 	byName    map[string]*shape
 	asArray   bool
-	omittable bool // a struct may have none of its fields encoded
-	marshals  bool // what decodes itself: it is given msgpack that no Reader guards
-	inner     bool // it is given a bin, whose bytes are msgpack
+	omittable bool    // a struct may have none of its fields encoded
+	believes  beliefs // of what decodes itself
+}
+
+// beliefs are what a type that decodes itself may take for msgpack, with a decoder that no Reader
+// guards.
+type beliefs struct {
+	wire    bool // the msgpack that it is given
+	content bool // the bytes of the bin that it is given
 }
 
 type fieldShape struct {
@@ -67,8 +73,7 @@ func newShape(t reflect.Type, made map[reflect.Type]*shape) *shape {
 		s.of(t, made)
 	case decodedByItself(t) != itselfNot || encodesItself(t) != itselfNot:
 		s.kind = ownDecode
-		s.marshals = decodedByItself(t) == itselfMarshal
-		s.inner = writesMsgpackItself(t)
+		s.believes = beliefs{decodedByItself(t) == itselfMarshal, writesMsgpackItself(t)}
 	default:
 		s.of(t, made)
 		if t.PkgPath() != "" && t.Kind() != reflect.Pointer && (Msgpack{}).CheckType(t) == nil && !s.fitsZero() {
