@@ -26,7 +26,7 @@ var floors = [][]string{
 	{"."},
 	{"internal/fill"},
 	{"internal/flight", "internal/lease", "internal/mux", "internal/redisurl", "internal/retry", "internal/wire/value"},
-	{"internal/wire/entry", "internal/wire/wellformed"},
+	{"internal/wire/entry", "internal/wire/wellformed", "encrypt"},
 }
 
 // forTests are the packages that no product code may import.
