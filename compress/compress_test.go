@@ -15,6 +15,7 @@ import (
 
 	"github.com/readthrough-go/readthrough"
 	"github.com/readthrough-go/readthrough/compress"
+	"github.com/readthrough-go/readthrough/encrypt"
 )
 
 func TestCodecs_GiveBackWhatTheyWereGiven(t *testing.T) {
@@ -279,4 +280,24 @@ func TestCodecs_AreForManyGoroutines(t *testing.T) {
 			group.Wait()
 		})
 	}
+}
+
+func TestZstd_CompressesInsideAnEncryption(t *testing.T) {
+	key, err := encrypt.NewKey(1, noise(32))
+	require.NoError(t, err)
+	sizes := make(map[bool]int)
+	for compressed, inner := range map[bool]readthrough.Codec{false: readthrough.JSON, true: compress.Zstd(readthrough.JSON)} {
+		c, err := encrypt.New(inner, key)
+		require.NoError(t, err)
+		data, err := c.MarshalKey("k", productsOf(1))
+		require.NoError(t, err)
+		sizes[compressed] = len(data)
+		var got []product
+		require.NoError(t, c.UnmarshalKey("k", data, &got))
+		require.Equal(t, productsOf(1), got)
+
+		_, err = compress.Zstd(c).Marshal(productsOf(1)) // the other way around, the key is not told
+		require.ErrorContains(t, err, "can only be the outermost codec")
+	}
+	require.Less(t, sizes[true], sizes[false]/2)
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/readthrough-go/readthrough"
 )
 
-// FuzzUnmarshalKey gives the codec any bytes: nobody without the key can make a value.
+// FuzzUnmarshalKey gives the codec any bytes: nobody without the key can make a value. No seed is
+// sealed by the codec itself, as its Redis key would soon be found.
 func FuzzUnmarshalKey(f *testing.F) {
 	c := codecOf(f, readthrough.Raw, 0, 1, 0x01010101)
 	stranger := codecOf(f, readthrough.Raw, 2)
 	f.Add("user:1", seal(f, stranger, "user:1", "value"))
-	f.Add("user:1", seal(f, c, "user:2", "value"))
 	f.Add("", bytes.Repeat([]byte{1}, 45))
 	f.Add("", bytes.Repeat([]byte{2}, 46))
 	f.Add("k", []byte{1, 0, 0, 0, 1})

@@ -5,11 +5,11 @@
 //		readthrough.WithCodec(proto.Codec{}))
 //
 // What is stored is a hash of the message's full name and the message in the wire format. So a
-// message of another name is a miss, and so is one that the type it is read into would not write
-// alike: an int64 too large for the int32 that the field has become, say. Fields that were added or
-// removed are what Protocol Buffers make of them: zero, or unknown and kept. Other changes of a
-// field's type are not noticed: give the changed field a new number, as Protocol Buffers ask for
-// anyway.
+// message of another name is a miss, and so is one that the type it is read into would not write as
+// long: an int64 too large for the int32 that the field has become, say. Fields that were added or
+// removed are what Protocol Buffers make of them: zero, or unknown and kept. Changes of a field's type
+// that leave the size alone are not noticed: give the changed field a new number, as Protocol Buffers
+// ask for anyway. docs/codecs.md has them one by one.
 package proto
 
 import (
