@@ -110,6 +110,28 @@ func TestUnmarshal_RefusesWhatIsNoFrame(t *testing.T) {
 	}
 }
 
+// frameOf returns a frame that another program has made.
+func frameOf(t *testing.T, value []byte, opts ...zstdlib.EOption) []byte {
+	t.Helper()
+	e, err := zstdlib.NewWriter(nil, append(opts, zstdlib.WithEncoderConcurrency(1), zstdlib.WithSingleSegment(true))...)
+	require.NoError(t, err)
+	return e.EncodeAll(value, []byte{zstd1})
+}
+
+func TestUnmarshal_WantsOneFrameWithAChecksum(t *testing.T) {
+	c, value := compress.Zstd(readthrough.Raw), []byte(textOf(1))
+	requireReads(t, c, frameOf(t, value), value)
+	for name, data := range map[string][]byte{
+		"no checksum":         frameOf(t, value, zstdlib.WithEncoderCRC(false)),
+		"another frame":       append(frameOf(t, value), frameOf(t, value)[1:]...),
+		"another small frame": append(frameOf(t, value), frameOf(t, []byte("more"))[1:]...),
+	} {
+		var got []byte
+		require.Error(t, c.Unmarshal(data, &got), name)
+		require.Nil(t, got, name)
+	}
+}
+
 // allocated returns how many bytes f allocates.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
@@ -120,7 +142,7 @@ func allocated(f func()) uint64 {
 }
 
 func TestUnmarshal_RefusesABombBeforeItAllocates(t *testing.T) {
-	const size = 256 << 20
+	const size = 64 << 20
 	var stream bytes.Buffer // a stream does not say how large it is
 	w, err := zstdlib.NewWriter(&stream)
 	require.NoError(t, err)
@@ -129,10 +151,8 @@ func TestUnmarshal_RefusesABombBeforeItAllocates(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.NoError(t, w.Close())
-	e, err := zstdlib.NewWriter(nil, zstdlib.WithEncoderConcurrency(1), zstdlib.WithSingleSegment(true))
-	require.NoError(t, err)
-	frame := e.EncodeAll(zeros(size), nil)
-	liar := bytes.Clone(frame) // says 8 MiB, the most that is allowed, and has 256: found when the next block is at hand
+	frame := frameOf(t, zeros(size))[1:]
+	liar := bytes.Clone(frame) // says 8 MiB, the most that is allowed, and has 64: found when the next block is at hand
 	require.Equal(t, uint32(size), binary.LittleEndian.Uint32(liar[5:]), "the content size of the frame")
 	binary.LittleEndian.PutUint32(liar[5:], 8<<20)
 	short := append(bytes.Clone(liar[:9]), 1, 0, 0, 0, 0, 0, 0) // says 8 MiB, and has nothing
@@ -215,6 +235,7 @@ func TestDictionary_BelongsToTheCodec(t *testing.T) {
 	given := bytes.Clone(dict)
 	c := compress.Zstd(readthrough.JSON, compress.WithDictionary(1, given))
 	clear(given)
+	require.Less(t, len(marshal(t, c, orderOf(1))), len(marshal(t, compress.Zstd(readthrough.JSON), orderOf(1)))*2/3)
 	requireReads(t, compress.Zstd(readthrough.JSON, compress.WithDictionary(1, dict)), marshal(t, c, orderOf(1)), orderOf(1))
 }
 

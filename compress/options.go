@@ -71,7 +71,8 @@ func WithDictionary(id uint32, dict []byte) Option {
 		case len(dict) < 8 || len(dict) > maxDictionary:
 			return fmt.Errorf("compress: WithDictionary: %d bytes are not from 8 to %d", len(dict), maxDictionary)
 		case d.trained && binary.LittleEndian.Uint32(dict[4:]) != id:
-			return fmt.Errorf("compress: WithDictionary: the dictionary has the id %d, not %d", binary.LittleEndian.Uint32(dict[4:]), id)
+			own := binary.LittleEndian.Uint32(dict[4:])
+			return fmt.Errorf("compress: WithDictionary: the dictionary has the id %d, not %d", own, id)
 		case slices.ContainsFunc(s.dictionaries, func(other dictionary) bool { return other.id == id }):
 			return fmt.Errorf("compress: WithDictionary: two dictionaries with the id %d", id)
 		}

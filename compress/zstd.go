@@ -95,7 +95,7 @@ func (c *coders) decode(frame []byte, limit int) ([]byte, error) {
 	if err := h.Decode(frame); err != nil {
 		return nil, err
 	}
-	if h.Skippable || !h.HasFCS || !h.HasCheckSum {
+	if !h.HasFCS || !h.HasCheckSum {
 		return nil, errFrame
 	}
 	if h.FrameContentSize > uint64(limit) {

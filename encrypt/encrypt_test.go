@@ -277,7 +277,7 @@ func TestKey_IsNeverSeen(t *testing.T) {
 	// derived from it.
 	text := strings.ToLower(out.String())
 	for _, form := range []string{
-		string(secret[:4]), hex.EncodeToString(secret[:4]), fmt.Sprint(secret[:4])[1:10], fmt.Sprintf("%#v", secret[:4])[7:20],
+		string(secret[:4]), hex.EncodeToString(secret[:4]), "48 49 50 51", "0x30, 0x31", "30 31 32",
 		fmt.Sprintf("%x", binary.LittleEndian.Uint32(secret)), fmt.Sprintf("%x", binary.BigEndian.Uint32(secret)),
 		fmt.Sprint(binary.LittleEndian.Uint32(secret)), fmt.Sprint(binary.BigEndian.Uint32(secret)),
 		"([]uint8) (len=", "aes.block",
