@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"reflect"
+	"strings"
 	"sync"
 
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
@@ -93,7 +94,11 @@ func (t *Type) Identity(c Codec) uint32 {
 	case Raw:
 		return identityRaw
 	case interface{ CodecName() string }:
-		return hashOf(c.CodecName())
+		name := c.CodecName()
+		if strings.Contains(name, "json") { // JSON, compressed or encrypted
+			return hashOf(name) ^ t.blobs
+		}
+		return hashOf(name)
 	}
 	return hashOf(fmt.Sprintf("%T", c))
 }
