@@ -83,6 +83,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused, FailoverSafe: settings.failoverSafe,
 	})
 	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
+	c.checkDeadlines(client)
 	return c, nil
 }
 

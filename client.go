@@ -12,8 +12,11 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
-// The findings: what a Cache notices of Redis that breaks a promise.
+// The findings: what a Cache notices of Redis, as its client reaches it, that breaks a promise or
+// costs more than it need.
 var (
+	errNoDeadlines = errors.New("the client ignores the deadlines of contexts, so that each hit is handed to " +
+		"another goroutine and back, which costs a lone caller as much again: set ContextTimeoutEnabled, or use Open")
 	errReplica = errors.New("the client talks to a replica, which may still have what was invalidated, " +
 		"and stores nothing: connect it to the primary")
 	errSplit = errors.New("a key and its lease are on different servers, so that no load that was stored is found: " +
@@ -44,6 +47,13 @@ func checkClient(client redis.UniversalClient) error {
 			"and it comes back with what was invalidated; use a cluster")
 	}
 	return nil
+}
+
+// checkDeadlines says of a client that ignores deadlines what that costs.
+func (c *Cache) checkDeadlines(client redis.UniversalClient) {
+	if single, ok := innermost(client).(*redis.Client); ok && !single.Options().ContextTimeoutEnabled {
+		c.find("", errNoDeadlines)
+	}
 }
 
 // innermost returns the client that the user's type embeds, if it does, or client itself.

@@ -119,3 +119,24 @@ func TestCache_AsksProxyThatHangsUpForRoleThreeTimes(t *testing.T) {
 	require.Zero(t, cache.Stats().Findings)
 	require.Zero(t, cache.Stats().RedisErrors)
 }
+
+func TestNewCache_SaysThatClientIgnoresDeadlines(t *testing.T) {
+	t.Parallel()
+	for enabled, findings := range map[bool]int64{false: 1, true: 0} {
+		var found []error
+		client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: enabled})
+		cache, err := readthrough.NewCache(client, readthrough.WithObserver(observerFunc(func(_ context.Context, e readthrough.Event) {
+			if e.Kind == readthrough.EventFinding {
+				found = append(found, e.Err)
+			}
+		})))
+		require.NoError(t, err)
+		require.Equal(t, findings, cache.Stats().Findings)
+		require.Len(t, found, int(findings))
+		for _, err := range found {
+			require.ErrorContains(t, err, "ContextTimeoutEnabled")
+		}
+		require.NoError(t, cache.Close())
+		require.NoError(t, client.Close())
+	}
+}

@@ -337,7 +337,7 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 
 // isSafe reports whether the Store is FailoverSafe: a script looks who holds the lease, and not a
 // command behind that for the entry.
-func (m *model) isSafe() bool { return m.scenario.failovers > 0 }
+func (m *model) isSafe() bool { return m.failovers > 0 }
 
 // look has f learn who holds the lease, and whether it waits in vain.
 func (w *world) look(f *flying) {

@@ -54,11 +54,13 @@ const (
 	// same in all versions.
 	FreshUntilOffset = 11
 
-	// StampedMagic is Magic of a stamped entry, which has a primary at PrimaryOffset. The fields before
-	// and behind it are those of any other.
-	StampedMagic  = "\x92\xc7\x41\x52\x04"
+	// StampedMagic is what every stamped entry begins with. Its primary is at PrimaryOffset; the fields
+	// before and behind that are those of any other entry.
+	StampedMagic = "\x92\xc7\x41\x52\x04"
+	// PrimaryOffset is the position of the primary in a stamped entry.
 	PrimaryOffset = 21
-	PrimarySize   = 40
+	// PrimarySize is the length of the primary.
+	PrimarySize = 40
 
 	checksumOffset = 17
 
