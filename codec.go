@@ -16,12 +16,21 @@ import (
 // Unmarshal is given a pointer to a zero V. What it decodes must not share memory with data, which
 // other callers decode at the same time. It may be given any bytes at all; an error makes the entry
 // a miss.
+//
+// Two optional methods are called if a Codec has them. CodecName() string names the format: an entry
+// of a codec of another name is a miss. Without it the name is that of the Codec's Go type.
+// CheckType(reflect.Type) error is asked by New whether values of type V can be kept.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
 }
 
 // The codecs to choose from with WithCodec.
+//
+// What they decode is the value that was encoded, or an error, which makes the entry a miss:
+// docs/values.md says what becomes of an entry when the type of a value has changed. New refuses
+// types that Msgpack or JSON would alter whatever the value is, and names the field. Values that
+// would not come back as they are, as some in an interface do, are not stored.
 var (
 	// Msgpack, the default codec, encodes any Go value the way github.com/vmihailenco/msgpack/v5
 	// does by default: structs as maps by field name or `msgpack:"name"` tag, time.Time without its
@@ -31,13 +40,13 @@ var (
 	// as the smallest type that holds it. Values nested over 100 containers deep, such as cyclic
 	// ones, are an error.
 	//
-	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, unless a
-	// type's own UnmarshalMsgpack does. A value that would take more than 8 MiB of memory and over 64
-	// times its encoded size, as structs do in which nothing is encoded, is not stored. A value with
-	// over 128 different strings of the `intern` tag may be refused.
+	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, and those
+	// given to a type's own UnmarshalMsgpack are checked too. A value that would take more than
+	// 8 MiB of memory and over 64 times its encoded size, as structs do in which nothing is encoded,
+	// is not stored. A value with over 128 different strings of the `intern` tag may be refused.
 	Msgpack Codec = value.Msgpack{}
 
-	// JSON encodes any Go value the way encoding/json does: a string that is not UTF-8 is repaired,
+	// JSON encodes any Go value the way encoding/json does. A string that is not UTF-8 is an error,
 	// and a number in an any comes back as float64.
 	JSON Codec = value.JSON{}
 
