@@ -35,6 +35,7 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 		}
 		e.noteRedis(r, answers[i].Err)
 		usable := answers[i].Err == nil && answers[i].Found && e.useEntry(r, answers[i].Entry)
+		r.older = answers[i].Found || r.Steal // which does not look
 		r.waitsFor = answers[i].Holder
 		if answers[i].Held {
 			r.token = answers[i].Token

@@ -276,7 +276,7 @@ func (e *Engine[K, V]) afterLoad(r *loadRun[K, V], l loaded[V]) {
 	if l.unstorable != nil {
 		e.note(r, Unstorable, 0, l.unstorable)
 	}
-	r.drops = !failed && !r.result.Changed
+	r.older = r.older && !failed && !r.result.Changed
 	r.inVain = l.took >= worthTelling && r.flight.Context().Err() == nil
 	r.OnLoad(!failed && l.unstorable == nil && !r.entry.Skip)
 }
