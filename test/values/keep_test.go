@@ -6,6 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"math/big"
+	"net"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -140,8 +144,22 @@ var values = []keep{
 		A int `msgpack:"a"`
 		B int `msgpack:"a"`
 	}{1, 2}),
+	kept("a zero that is none", struct {
+		A amount `msgpack:",omitempty" json:",omitzero"`
+	}{amount{0, "EUR"}}),
+	kept("addresses", []netip.Addr{{}, netip.MustParseAddr("::1")}), kept("big number", big.NewInt(1<<40)), kept("nil big number", (*big.Int)(nil)),
+	kept("no IP", net.IP(nil)), kept("NaN", math.Inf(1)), kept("duration in any", any(time.Second)), kept("time in any", any(time.Unix(5, 0))),
+	kept("bytes in any", any([]byte("x"))), kept("large int in any", any(int64(1<<53+1))),
 	kept("raw JSON", json.RawMessage(`{"a":1}`)), kept("not UTF-8", "\xff"), kept("complex", complex(1, 2)), kept("func", func() {}),
 }
+
+// amount says that it is zero though it is not.
+type amount struct {
+	N        int
+	Currency string
+}
+
+func (a amount) IsZero() bool { return a.N == 0 }
 
 // Base is base, exported.
 type Base struct{ ID int }
@@ -149,12 +167,14 @@ type Base struct{ ID int }
 // wanted are the outcomes that are no hit, by codec.
 var wanted = map[string]map[string]verdict{
 	"msgpack": {
+		"a zero that is none": miss, "duration in any": miss,
 		"any: map of ints": miss, "any: struct": miss, "any: list of strings": miss, "interface": miss, "pointer to nil": miss,
 		"pointer to nil slice": miss, "text without its counterpart": miss, "complex": miss, "func": miss,
 		"unexported": refused, "unexported inside": refused, "embedded time": refused, "embedded pointer": refused,
 		"embedded exported pointer": refused, "embedded ID beside an ID": refused, "two embedded IDs": hit, "two of one name": refused,
 	},
 	"json": {
+		"a zero that is none": miss, "NaN": miss, "duration in any": miss, "time in any": miss, "bytes in any": miss, "large int in any": miss,
 		"any: map of ints": miss, "any: struct": miss, "any: list of strings": miss, "interface": miss, "error": miss, "pointer to nil": miss,
 		"pointer to nil slice": miss, "text without its counterpart": miss, "complex": miss, "func": miss, "not UTF-8": miss,
 		"unexported": refused, "unexported inside": refused, "embedded time": refused, "embedded pointer": refused,

@@ -252,7 +252,10 @@ func (c *checker) own(s *shape, at, depth int) int {
 		return stop
 	}
 	wire := c.b[at:next]
-	if s.believes.wire && wellformed.HidesMap(wire) {
+	if wire[0] == msgpcode.Nil && !s.believes.null {
+		return c.misfit(s)
+	}
+	if s.believes.wire && hidesMap(wire) {
 		return c.fail(errHidden)
 	}
 	if s.believes.content && contentOf(wire) != nil {
@@ -265,6 +268,24 @@ func (c *checker) own(s *shape, at, depth int) int {
 		}
 	}
 	return next
+}
+
+// hidesMap is wellformed.HidesMap of wire, or of its body if it is an ext, as msgpack.RegisterExt
+// makes of a type. Such a body is msgpack or not, but does not only begin like it.
+func hidesMap(wire []byte) bool {
+	header := 2 // of a fixext
+	switch c := wire[0]; {
+	case c >= msgpcode.FixExt1 && c <= msgpcode.FixExt16:
+	case c >= msgpcode.Ext8 && c <= msgpcode.Ext32:
+		header = 2 + 1<<(c-msgpcode.Ext8)
+	default:
+		return wellformed.HidesMap(wire)
+	}
+	body := wire[header:]
+	if wellformed.Check(body) != nil {
+		return len(body) > 0 && opensContainer(body[0])
+	}
+	return wellformed.HidesMap(body)
 }
 
 // contentOf returns the bytes of wire if that is a str or bin.

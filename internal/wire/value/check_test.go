@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
+	"strconv"
 	"testing"
 	"time"
 
@@ -199,4 +200,34 @@ func FuzzShape(f *testing.F) {
 		require.NoError(t, err)
 		require.NoError(t, shape.check(again))
 	})
+}
+
+// extended is encoded as an ext, whose body is the msgpack of a map.
+type extended struct{ M map[string]int }
+
+func (x *extended) MarshalMsgpack() ([]byte, error) { return msgpack.Marshal(x.M) }
+func (x *extended) UnmarshalMsgpack(b []byte) error { return msgpack.Unmarshal(b, &x.M) }
+
+// registered is encoded as a string, though it is a number.
+type registered int
+
+func TestShape_KnowsTypesThatWereRegistered(t *testing.T) {
+	msgpack.RegisterExt(77, (*extended)(nil))
+	defer msgpack.UnregisterExt(77)
+	requireRoundTrip(t, Msgpack{}, []*extended{{map[string]int{"a": 1}}, nil})
+	require.Error(t, Decode(Msgpack{}, []byte("\xc7\x05\x4d\xdf\x7f\xff\xff\xff"), new(*extended)))
+
+	msgpack.Register(registered(0), func(e *msgpack.Encoder, v reflect.Value) error {
+		return e.EncodeString(strconv.FormatInt(v.Int(), 10))
+	}, func(d *msgpack.Decoder, v reflect.Value) error {
+		s, err := d.DecodeString()
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseInt(s, 10, 64)
+		v.SetInt(n)
+		return err
+	})
+	requireRoundTrip(t, Msgpack{}, []registered{5})
+	requireRoundTrip(t, Msgpack{}, struct{ R registered }{5})
 }

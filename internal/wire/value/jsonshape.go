@@ -88,7 +88,7 @@ func newJSONShape(t reflect.Type, made map[reflect.Type]*jsonShape) *jsonShape {
 	s := &jsonShape{t: t, size: -1}
 	made[t] = s
 	if ownMethod(t, jsonDecoders) != itselfNot && t != reflect.PointerTo(timeType) {
-		s.free, s.nullable = t != timeType, t != timeType
+		s.free, s.nullable = t != timeType, t.Kind() == reflect.Pointer || writesNull(t)
 		return s
 	}
 	switch t.Kind() {
@@ -107,6 +107,13 @@ func newJSONShape(t reflect.Type, made map[reflect.Type]*jsonShape) *jsonShape {
 		}
 	}
 	return s
+}
+
+// writesNull reports whether the methods of t make null of its zero value.
+func writesNull(t reflect.Type) bool {
+	defer func() { _ = recover() }() // a method of t, which is not made for that
+	b, err := json.Marshal(reflect.New(t).Interface())
+	return err == nil && string(b) == "null"
 }
 
 // check returns an error if the JSON b, which encoding/json has decoded, was decoded into another
@@ -138,7 +145,7 @@ func (s *jsonShape) fits(d *json.Decoder) bool {
 	}
 	if s.free {
 		var raw json.RawMessage
-		return d.Decode(&raw) == nil
+		return d.Decode(&raw) == nil && (s.nullable || string(raw) != "null")
 	}
 	token, err := d.Token()
 	if err != nil {
@@ -188,7 +195,7 @@ func (s *jsonShape) fitsContainer(d *json.Decoder, open json.Delim) bool {
 }
 
 // unknownJSON is the shape of what is skipped.
-var unknownJSON = &jsonShape{t: reflect.TypeFor[any](), free: true}
+var unknownJSON = &jsonShape{t: reflect.TypeFor[any](), free: true, nullable: true}
 
 // field returns the shape of the field of that name, in any case of letters, or nil.
 func (s *jsonShape) field(name string) *jsonShape {

@@ -3,6 +3,7 @@ package value
 import (
 	"math"
 	"reflect"
+	"strings"
 	"time"
 )
 
@@ -28,12 +29,19 @@ func uncertain(t reflect.Type, seen map[reflect.Type]bool) bool {
 		return uncertain(t.Key(), seen) || uncertain(t.Elem(), seen)
 	case reflect.Struct:
 		for i := range t.NumField() {
-			if uncertain(t.Field(i).Type, seen) {
+			f := t.Field(i)
+			omits := strings.Contains(string(f.Tag), "omitempty") || strings.Contains(string(f.Tag), "omitzero")
+			if f.Anonymous && f.Type.Kind() == reflect.Pointer || omits && saysZero(f.Type) || uncertain(f.Type, seen) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// saysZero reports whether t says itself what is omitted.
+func saysZero(t reflect.Type) bool {
+	return t != timeType && t.Implements(reflect.TypeFor[interface{ IsZero() bool }]())
 }
 
 // nilable reports whether a t can be nil.

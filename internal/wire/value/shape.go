@@ -26,11 +26,12 @@ type shape struct {
 	believes  beliefs // of what decodes itself
 }
 
-// beliefs are what a type that decodes itself may take for msgpack, with a decoder that no Reader
-// guards.
+// beliefs are what a type that decodes itself takes for a value, and may take for msgpack, with a
+// decoder that no Reader guards.
 type beliefs struct {
 	wire    bool // the msgpack that it is given
 	content bool // the bytes of the bin that it is given
+	null    bool // nil for a value of its own
 }
 
 type fieldShape struct {
@@ -73,7 +74,12 @@ func newShape(t reflect.Type, made map[reflect.Type]*shape) *shape {
 		s.of(t, made)
 	case decodedByItself(t) != itselfNot || encodesItself(t) != itselfNot:
 		s.kind = ownDecode
-		s.believes = beliefs{decodedByItself(t) == itselfMarshal, writesMsgpackItself(t)}
+		zero := zeroMsgpack(t)
+		s.believes = beliefs{
+			wire:    decodedByItself(t) == itselfMarshal,
+			content: isMsgpack(contentOf(zero)),
+			null:    nilable(t) || len(zero) > 0 && zero[0] == msgpcode.Nil,
+		}
 	default:
 		s.of(t, made)
 		if t.PkgPath() != "" && t.Kind() != reflect.Pointer && (Msgpack{}).CheckType(t) == nil && !s.fitsZero() {
@@ -181,10 +187,9 @@ func (s *shape) fitsZero() bool {
 	return wire == nil || s.check(wire) == nil
 }
 
-// writesMsgpackItself reports whether the methods of t write bytes that are msgpack in turn, which
-// they will decode by themselves. It looks at what they make of the zero value.
-func writesMsgpackItself(t reflect.Type) bool {
-	b := contentOf(zeroMsgpack(t))
+// isMsgpack reports whether b, which the methods of a type have made of its zero value, is an array
+// or map in msgpack: then they will decode it by themselves.
+func isMsgpack(b []byte) bool {
 	return len(b) > 0 && opensContainer(b[0]) && wellformed.Check(b) == nil
 }
 
