@@ -67,7 +67,7 @@ type (
 	wrapped struct{ Users []v1User }
 	renamed struct{ People []v4User }
 	asArray struct {
-		_msgpack struct{} `msgpack:",as_array"`
+		_msgpack struct{} `msgpack:",as_array"` //nolint:unused // for msgpack
 		A, B     int
 	}
 	asMap struct{ A, B int }

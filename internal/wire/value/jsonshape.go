@@ -123,84 +123,117 @@ func (s *jsonShape) check(b []byte) error {
 	if s.t == nil {
 		return nil
 	}
-	if !s.fits(json.NewDecoder(bytes.NewReader(b))) {
+	if !s.fits(&jsonReader{b: b}) {
 		return fmt.Errorf("json: unsupported type: what is encoded is no %v", s.t)
 	}
 	return nil
 }
 
-// fits reads one value of d, and reports whether it is one of the shape.
-func (s *jsonShape) fits(d *json.Decoder) bool {
-	d.UseNumber()
-	for s.t.Kind() == reflect.Pointer && s.elem != nil {
-		var raw json.RawMessage
-		if d.Decode(&raw) != nil {
-			return false
+// jsonReader reads valid JSON from b[next] on.
+type jsonReader struct {
+	b    []byte
+	next int
+}
+
+// peek returns the first byte behind white space, commas and colons, all of which are where they
+// belong.
+func (r *jsonReader) peek() byte {
+	for {
+		switch c := r.b[r.next]; c {
+		case ' ', '\t', '\n', '\r', ',', ':':
+			r.next++
+		default:
+			return c
 		}
-		if string(raw) == "null" {
-			return true
+	}
+}
+
+// text reads a string, and returns it as it is between the quotes.
+func (r *jsonReader) text() []byte {
+	start := r.next + 1
+	for r.next = start; r.b[r.next] != '"'; r.next++ {
+		if r.b[r.next] == '\\' {
+			r.next++
 		}
-		s, d = s.elem, json.NewDecoder(bytes.NewReader(raw))
-		d.UseNumber()
 	}
-	if s.free {
-		var raw json.RawMessage
-		return d.Decode(&raw) == nil && (s.nullable || string(raw) != "null")
+	r.next++
+	return r.b[start : r.next-1]
+}
+
+// number reads a number.
+func (r *jsonReader) number() []byte {
+	start := r.next
+	for r.next < len(r.b) && strings.IndexByte("+-.0123456789eE", r.b[r.next]) >= 0 {
+		r.next++
 	}
-	token, err := d.Token()
-	if err != nil {
-		return false
-	}
-	switch token := token.(type) {
-	case nil:
+	return r.b[start:r.next]
+}
+
+// fits reads one value, and reports whether it is one of the shape.
+func (s *jsonShape) fits(r *jsonReader) bool {
+	c := r.peek()
+	if c == 'n' {
+		r.next += len("null")
 		return s.nullable
-	case json.Number:
-		return s.holds(token.String())
-	case json.Delim:
-		return s.fitsContainer(d, token)
+	}
+	for s.t.Kind() == reflect.Pointer && s.elem != nil {
+		s = s.elem
+	}
+	switch c {
+	case 't':
+		r.next += len("true")
+	case 'f':
+		r.next += len("false")
+	case '"':
+		r.text()
+	case '{', '[':
+		if s.free {
+			s = unknownJSON
+		}
+		return s.fitsContainer(r, c == '{')
+	default:
+		return s.holds(r.number())
 	}
 	return true
 }
 
-func (s *jsonShape) fitsContainer(d *json.Decoder, open json.Delim) bool {
+func (s *jsonShape) fitsContainer(r *jsonReader, object bool) bool {
 	n, known := 0, 0
-	for ; d.More(); n++ {
+	r.next++
+	for ; r.peek() != ']' && r.b[r.next] != '}'; n++ {
 		elem := s.elem
-		if open == '{' {
-			key, err := d.Token()
-			if err != nil {
-				return false
-			}
-			if s.fields != nil {
-				elem = s.field(key.(string))
+		if object {
+			if key := r.text(); s.fields != nil {
+				elem = s.field(key)
 			}
 		}
-		if elem == nil {
-			elem = unknownJSON
-		} else {
+		if elem != nil {
 			known++
+		} else {
+			elem = unknownJSON
 		}
-		if !elem.fits(d) {
+		if !elem.fits(r) {
 			return false
 		}
 	}
-	_, err := d.Token()
-	switch {
-	case err != nil:
-		return false
-	case s.fields != nil:
+	r.next++
+	if s.fields != nil {
 		return known > 0 || n == 0 && s.omittable
 	}
 	return s.size < 0 || n == s.size
 }
 
 // unknownJSON is the shape of what is skipped.
-var unknownJSON = &jsonShape{t: reflect.TypeFor[any](), free: true, nullable: true}
+var unknownJSON = &jsonShape{t: reflect.TypeFor[any](), free: true, nullable: true, size: -1}
 
 // field returns the shape of the field of that name, in any case of letters, or nil.
-func (s *jsonShape) field(name string) *jsonShape {
-	if f, ok := s.fields[name]; ok {
+func (s *jsonShape) field(quoted []byte) *jsonShape {
+	if f, ok := s.fields[string(quoted)]; ok {
 		return f
+	}
+	name := string(quoted)
+	if strings.Contains(name, `\`) {
+		_ = json.Unmarshal(slices.Concat([]byte{'"'}, quoted, []byte{'"'}), &name) // it is valid
 	}
 	for known, f := range s.fields {
 		if strings.EqualFold(known, name) {
@@ -212,16 +245,12 @@ func (s *jsonShape) field(name string) *jsonShape {
 
 // holds reports whether a number that was decoded into s was so without loss. Of integers
 // encoding/json sees to it.
-func (s *jsonShape) holds(number string) bool {
-	switch s.t.Kind() {
-	case reflect.Float32, reflect.Float64:
-		if strings.ContainsAny(number, ".eE") {
-			return true
-		}
-		f, err := strconv.ParseFloat(number, s.t.Bits())
-		return err == nil && strconv.FormatFloat(f, 'f', -1, s.t.Bits()) == number
+func (s *jsonShape) holds(number []byte) bool {
+	if kind := s.t.Kind(); kind != reflect.Float32 && kind != reflect.Float64 || bytes.ContainsAny(number, ".eE") {
+		return true
 	}
-	return true
+	f, err := strconv.ParseFloat(string(number), s.t.Bits())
+	return err == nil && strconv.FormatFloat(f, 'f', -1, s.t.Bits()) == string(number)
 }
 
 // newBlobs returns a hash of where in a t the JSON of another type would be read as a value of its

@@ -1,6 +1,7 @@
 package value
 
 import (
+	"encoding/json"
 	"reflect"
 	"testing"
 
@@ -25,4 +26,26 @@ func BenchmarkCheck(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkCheckJSON measures what it costs to check a struct beside its type, and to decode it.
+func BenchmarkCheckJSON(b *testing.B) {
+	wire, err := JSON{}.Marshal(someBenchRecord)
+	require.NoError(b, err)
+	shape := TypeOf(reflect.TypeFor[benchRecord]()).json
+	b.Run("check", func(b *testing.B) {
+		for b.Loop() {
+			if err := shape.check(wire); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("decode", func(b *testing.B) {
+		for b.Loop() {
+			var v benchRecord
+			if err := json.Unmarshal(wire, &v); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
