@@ -296,7 +296,7 @@ func (c *Cache) watcher(client redis.UniversalClient) func(context.Context, func
 }
 
 func (c *Cache) onRefused(err error) {
-	c.meter.note(context.Background(), EventRefusedCommand, "", 0, err)
+	c.meter.noteApart(context.Background(), EventRefusedCommand, "", 0, err)
 }
 
 func (c *Cache) onBreaker(open bool) {

@@ -95,7 +95,7 @@ type Event struct {
 	Err     error         // what went wrong, if anything
 }
 
-// Observer is told what happens, on the goroutine of the caller to whom it happens or on
+// Observer is told what happens, on the goroutine of the caller to whom it happens, who waits, or on
 // one of its own. Observe must be quick and safe for concurrent use. It may call any
 // method of the Cache and its wrappers but Close and Shutdown. What takes longer than
 // 100 ms is no longer waited for; then events can come at the same time and out of order,

@@ -204,6 +204,9 @@ func (m *Mux) Close(ctx context.Context) error {
 		for _, n := range nodes {
 			left += n.underWay()
 		}
+		if left == 0 {
+			return nil // the goroutines are about to end
+		}
 		return fmt.Errorf("%d round trips have not ended: %w", left, ctx.Err())
 	}
 }

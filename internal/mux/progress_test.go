@@ -44,7 +44,12 @@ func TestMux_GivesNothingUpWhileLargeRepliesArrive(t *testing.T) {
 	cfg := hasty
 	cfg.Failures = 1
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
-		callers := []*caller{r.getMany(nil, 100), r.getMany(nil, 100)}
+		var size mux.ReplySize // of small values, so far
+		c := r.getMany(&size, 100)
+		r.underWay()[0].answer(served)
+		c.requireErr(t, nil)
+
+		callers := []*caller{r.getMany(&size, 100), r.getMany(nil, 100)}
 		sent := r.underWay()
 		callers = append(callers, r.getMany(nil, 100)) // queues
 		for i := range 100 {
@@ -55,7 +60,7 @@ func TestMux_GivesNothingUpWhileLargeRepliesArrive(t *testing.T) {
 		for _, c := range callers {
 			require.False(t, c.returned())
 		}
-		require.Equal(t, 2, r.count())
+		require.Equal(t, 3, r.count())
 		sent[0].answer(func(redis.Cmder) {})
 		sent[1].answer(func(redis.Cmder) {})
 		r.underWay()[0].answer(served)
