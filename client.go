@@ -121,12 +121,23 @@ func newServer(client redis.UniversalClient) *server {
 	return s
 }
 
-// checkRole follows a hit or a write. With the first one, and the first after each outage, it has the
-// server asked for its role in the background, by a command that shares no round trip: a replica that
-// takes writes refuses none, and entries of a replica may only be read.
+// checkRole follows a hit or a write: a replica that takes writes refuses none, and entries of a
+// replica may only be read. As a rule the server has said its role when it was connected to; of one
+// to which there were connections before it is asked for, in the background and once.
 func (c *Cache) checkRole() {
+	switch role := c.mux.Role(); {
+	case role == mux.Primary || c.server.askRole == nil:
+	case role == mux.Replica:
+		c.find("", errReplica)
+	default:
+		c.findRole()
+	}
+}
+
+// findRole asks the server for its role, by a command that shares no round trip, unless it was asked.
+func (c *Cache) findRole() {
 	s := c.server
-	if s.asked.Load() || s.askRole == nil || c.closing.phase.Load() != open || s.asked.Swap(true) {
+	if s.asked.Load() || c.closing.phase.Load() != open || s.asked.Swap(true) {
 		return
 	}
 	c.work.Go(func() { // ends with the client's own timeouts

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -100,7 +101,14 @@ func (h *hangsUp) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 
 func TestCache_AsksProxyThatHangsUpForRoleThreeTimes(t *testing.T) {
 	t.Parallel()
-	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+	redisServer := miniredis.RunT(t)
+	redisServer.Server().SetPreHook(func(peer *server.Peer, cmd string, _ ...string) bool {
+		if cmd == "HELLO" { // whose answer has the role
+			peer.WriteError("ERR unknown command 'HELLO'")
+		}
+		return cmd == "HELLO"
+	})
+	client := redis.NewClient(&redis.Options{Addr: redisServer.Addr(), ContextTimeoutEnabled: true})
 	defer func() { require.NoError(t, client.Close()) }()
 	proxy := new(hangsUp)
 	client.AddHook(proxy)
