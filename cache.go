@@ -81,6 +81,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	c.server = newServer(client)
 	c.leases = lease.NewStore(writer{c}, lease.Config{
 		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused, FailoverSafe: settings.failoverSafe,
+		Go: c.work.Go,
 	})
 	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
 	c.checkDeadlines(client)
@@ -187,7 +188,7 @@ func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, k
 			m.note(ctx, EventInvalidation, key, 0, nil)
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrClosed) {
 		m.note(ctx, EventRedisError, "", 0, err)
 	}
 	return err

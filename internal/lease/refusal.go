@@ -92,12 +92,20 @@ func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i
 	if s.scripts.open() {
 		outcomes = s.run(ctx, s.redis.Do, n, script)
 	}
+	var lost error // of a transaction: the next would fail alike, and take as long
 	for i := range outcomes {
-		if o := &outcomes[i]; !errors.Is(o.Err, ErrRefused) {
+		o := &outcomes[i]
+		if !errors.Is(o.Err, ErrRefused) {
 			o.Err = s.check(&s.scripts, o.Err, s.withoutScripts())
 		}
-		if errors.Is(outcomes[i].Err, ErrRefused) {
-			outcomes[i] = s.transact(ctx, func() transaction { return tx(i) })
+		switch {
+		case !errors.Is(o.Err, ErrRefused):
+		case lost != nil:
+			o.Err = lost
+		default:
+			if *o = s.transact(ctx, func() transaction { return tx(i) }); !errors.Is(o.Err, ErrRefused) {
+				lost = o.Err
+			}
 		}
 	}
 	return outcomes

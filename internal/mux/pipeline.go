@@ -21,7 +21,7 @@ type pipeline struct {
 	timing
 	probe bool // the breaker waits for the outcome
 	extra bool // takes no slot: a probe, or forced while the breaker is open
-	late  bool // its caller's context has ended meanwhile: that it has failed says nothing of Redis
+	late  bool // to blame for its failure is its caller, or the process, and not Redis
 	ended bool // guarded by node.mu: its waiters are being released, or have been
 }
 
