@@ -1,14 +1,9 @@
 package value
 
 import (
-	"encoding"
-	"encoding/json"
 	"maps"
 	"reflect"
 	"strings"
-	"sync"
-
-	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/readthrough-go/readthrough/internal/wire/wellformed"
 )
@@ -38,16 +33,8 @@ const (
 	maxValues = 1 << 32
 )
 
-var scales sync.Map // of Scale, by reflect.Type
-
 // ScaleOf returns the Scale of values of type t.
-func ScaleOf(t reflect.Type) Scale {
-	known, ok := scales.Load(t)
-	if !ok {
-		known, _ = scales.LoadOrStore(t, newScale(t))
-	}
-	return known.(Scale)
-}
+func ScaleOf(t reflect.Type) Scale { return TypeOf(t).scale }
 
 func newScale(t reflect.Type) Scale {
 	var s Scale
@@ -82,7 +69,7 @@ func (ts types) addContents(t reflect.Type, w *weights) {
 			t = t.Elem()
 		}
 	}
-	if decodesItself(t) {
+	if decodedByItself(t) != itselfNot || ownMethod(t, jsonDecoders) != itselfNot {
 		return
 	}
 	switch t.Kind() {
@@ -124,6 +111,17 @@ func (ts types) addFields(t reflect.Type, w *weights) (all uint64) {
 // maxPointers is how many pointers are followed to a value: a type can point to itself.
 const maxPointers = 8
 
+// pointsToItself reports whether t points to itself, or through more pointers than are followed.
+func pointsToItself(t reflect.Type) bool {
+	for range maxPointers {
+		if t.Kind() != reflect.Pointer {
+			return false
+		}
+		t = t.Elem()
+	}
+	return t.Kind() == reflect.Pointer
+}
+
 // memory returns the size of a t with what it points to.
 func memory(t reflect.Type) uint64 {
 	size := uint64(t.Size())
@@ -135,23 +133,6 @@ func memory(t reflect.Type) uint64 {
 		size += uint64(t.Size())
 	}
 	return size
-}
-
-// decodesItself reports whether t has a decoder of its own, which knows what it makes of a value.
-func decodesItself(t reflect.Type) bool {
-	p := reflect.PointerTo(t)
-	for _, decoder := range itself {
-		if p.Implements(decoder) {
-			return true
-		}
-	}
-	return false
-}
-
-var itself = []reflect.Type{
-	reflect.TypeFor[msgpack.CustomDecoder](), reflect.TypeFor[msgpack.Unmarshaler](),
-	reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.BinaryUnmarshaler](),
-	reflect.TypeFor[encoding.TextUnmarshaler](),
 }
 
 // Weigh returns an error if wire, the value of an entry encoded by c, would take memory out of all
