@@ -42,7 +42,7 @@ var (
 	//
 	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, and those
 	// given to a type's own UnmarshalMsgpack are checked too. A value that would take more than
-	// 8 MiB of memory and over 64 times its encoded size, as structs do in which nothing is encoded,
+	// 8 MiB of memory and over 128 times its encoded size, as structs do in which nothing is encoded,
 	// is not stored. A value with over 128 different strings of the `intern` tag may be refused.
 	Msgpack Codec = value.Msgpack{}
 
