@@ -184,7 +184,7 @@ func (m *many[K, V]) copyFor(r, first *read[K, V]) {
 	r.found = first.found
 	r.found.value = value
 	if !m.rt.types.shareable && !r.found.is(missing) && r.found.err == nil {
-		if decodeValue(m.rt.settings.codec, m.rt.types.scale, r.found.entry.Value, value) == nil {
+		if m.rt.settings.decodeEntry(r.key, &r.found.entry, m.rt.types.values, value) == nil {
 			return
 		}
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/mux"
-	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // Loader is a repository function: it returns the value of key from where it is kept. Its
@@ -39,7 +38,8 @@ type ReadThrough[K, V any] struct {
 type traits struct {
 	keys      keyKind     // what a load needs of a K
 	shareable bool        // a V can be given to several callers as it is
-	scale     value.Scale // weighs encoded values
+	values    valueType   // what is known of V
+	altered   atomic.Bool // told: some V does not survive its codec
 }
 
 // New wraps load. name is the namespace of its keys and its label in statistics:
