@@ -321,7 +321,7 @@ func rehearsal(cache *readthrough.Cache) *readthrough.ReadThrough[int, string] {
 			return string(make([]byte, 100)), nil
 		}
 		return "v", nil
-	}, readthrough.Int, readthrough.WithNotFound(time.Minute, errNone), readthrough.WithMaxEntryBytes(50)))
+	}, readthrough.Int, readthrough.WithNotFound(time.Minute, errNone), readthrough.WithMaxEntryBytes(50), readthrough.WithAudit(1)))
 }
 
 // rehearse has almost each kind of event happen, and wants every call to end: with its goroutine, or
@@ -349,7 +349,9 @@ func rehearse(t *testing.T, b *bubble, rt *readthrough.ReadThrough[int, string])
 	end(nil, func() error { return rt.Set(ctx, 2, "v") })
 	end(nil, func() error { return rt.Expire(ctx, 2) })
 	end(nil, get(2))
-	pass(2 * time.Second)
+	end(nil, func() error { return rt.Set(ctx, 10, "forgotten") })
+	end(nil, get(10))
+	pass(3 * time.Second)
 	together := make(chan bool)
 	for range 2 {
 		go func() { end(nil, get(3)); together <- true }()

@@ -17,7 +17,7 @@ const (
 	// MaxCommands is how many commands one pipeline carries, so that no waiter waits for too many
 	// others. A call of Do or Force may have up to maxCallCommands in a pipeline of its own.
 	MaxCommands     = 512
-	maxCallCommands = 3000
+	maxCallCommands = 4000
 	// maxBytes bounds what one pipeline carries to Redis and is expected to carry back, for the
 	// same reason.
 	maxBytes = 1 << 20
