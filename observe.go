@@ -68,7 +68,7 @@ const (
 	EventInvalidation                         // Invalidations: of one key; Err if it may have failed
 	EventDroppedInvalidation                  // DroppedInvalidations: the key may stay stale until it expires; no Wrapper
 	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; only that
-	EventFinding                              // Findings: Err says, once, what is wrong with Redis or the client; no Wrapper
+	EventFinding                              // Findings: Err says, once, what is wrong with Redis or client; no Wrapper
 	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
 	eventKinds

@@ -40,9 +40,9 @@ const (
 	flagNegative = 1 << 0
 	reasonShift  = 1
 
-	// Magic and MagicV1 are what every entry begins with, of the version that is written and of
-	// version 1.
-	Magic   = "\x92\xc7\x19\x52\x03"
+	// Magic is what every entry begins with.
+	Magic = "\x92\xc7\x19\x52\x03"
+	// MagicV1 is what entries of version 1 began with.
 	MagicV1 = "\x92\xd8\x52\x01"
 
 	// HeaderSize is the number of bytes before the value, in version 3.

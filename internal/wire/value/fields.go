@@ -98,7 +98,7 @@ func (fs *structFields) inline(f msgpackField, must bool) bool {
 		return false
 	}
 	for _, inlined := range inner.list {
-		if inlined.StructField.Name = f.Name + "." + inlined.StructField.Name; taken(inlined) {
+		if inlined.Name = f.Name + "." + inlined.Name; taken(inlined) {
 			fs.lost = append(fs.lost, inlined.Name)
 		} else {
 			fs.add(inlined)

@@ -159,7 +159,8 @@ func sameNumber(a, b reflect.Value) bool {
 			f, n = b, a
 		}
 		const exact = 1 << 53
-		return f.Float() == math.Trunc(f.Float()) && math.Abs(f.Float()) <= exact && sameInteger(reflect.ValueOf(int64(f.Float())), n)
+		x := f.Float()
+		return x == math.Trunc(x) && math.Abs(x) <= exact && sameInteger(reflect.ValueOf(int64(x)), n)
 	}
 	return sameInteger(a, b)
 }

@@ -97,10 +97,10 @@ func (s *shape) measure() {
 			s.sizes[c] = size
 		}
 	}
-	switch {
-	case s.kind == boolean:
+	switch s.kind {
+	case boolean:
 		set(msgpcode.False, msgpcode.True, 1)
-	case s.kind == signed || s.kind == unsigned:
+	case signed, unsigned:
 		set(0, msgpcode.PosFixedNumHigh, 1)
 		for i := range uint8(4) { // of 1, 2, 4 and 8 bytes
 			if bits := 8 << i; s.kind == unsigned && bits <= s.size || bits < s.size {
@@ -113,16 +113,16 @@ func (s *shape) measure() {
 		if s.kind == signed {
 			set(msgpcode.NegFixedNumLow, 0xff, 1)
 		}
-	case s.kind == float:
+	case float:
 		set(msgpcode.Float, msgpcode.Float, 5)
 		if s.size == 64 {
 			set(msgpcode.Double, msgpcode.Double, 9)
 		}
-	case s.kind == str:
+	case str:
 		for n := range uint8(32) {
 			set(msgpcode.FixedStrLow+n, msgpcode.FixedStrLow+n, 1+n)
 		}
-	case s.kind == byteSlice, s.kind == slice, s.kind == mapping, s.kind == pointer:
+	case byteSlice, slice, mapping, pointer:
 		set(msgpcode.Nil, msgpcode.Nil, 1)
 	}
 }

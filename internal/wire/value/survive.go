@@ -133,7 +133,8 @@ func (s survey) checkPromoted(t reflect.Type, encoder reflect.Type) error {
 	}
 	for i := range t.NumField() {
 		f := t.Field(i)
-		if !f.Anonymous || ownMethod(f.Type, []reflect.Type{encoder}) == itselfNot && f.Type != timeType || !promoted(t, encoder) {
+		encodes := ownMethod(f.Type, []reflect.Type{encoder}) != itselfNot || f.Type == timeType
+		if !f.Anonymous || !encodes || !promoted(t, encoder) {
 			continue
 		}
 		for j := range t.NumField() {
@@ -186,7 +187,8 @@ func methodOf(t, iface reflect.Type) (reflect.Method, bool) {
 func msgpackLosses(t reflect.Type) (inside []reflect.StructField, err error) {
 	fs := fieldsOf(t)
 	if len(fs.pointers) > 0 {
-		return nil, fmt.Errorf("%v.%s is an embedded pointer, which would not come back nil if it is: tag it `msgpack:\",noinline\"`", t, fs.pointers[0])
+		return nil, fmt.Errorf("%v.%s is an embedded pointer, which would not come back nil if it is: "+
+			"tag it `msgpack:\",noinline\"`", t, fs.pointers[0])
 	}
 	if len(fs.lost) > 0 {
 		return nil, fmt.Errorf("%v.%s has the name of another field, and would be lost", t, fs.lost[0])
