@@ -24,7 +24,7 @@ const module = "github.com/readthrough-go/readthrough"
 // those of lower floors. What is not named here must be given its place.
 var floors = [][]string{
 	{"."},
-	{"internal/fill"},
+	{"internal/fill", "internal/local"},
 	{"internal/drain", "internal/flight", "internal/lease", "internal/mux", "internal/redisurl", "internal/retry", "internal/wire/value"},
 	{"internal/wire/entry", "internal/wire/wellformed"},
 }
