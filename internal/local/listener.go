@@ -257,6 +257,10 @@ func (t *Tier) sendJoin(ctx context.Context) error {
 	if len(answer) != 2 {
 		return errMessage
 	}
+	if t.isRetired() { // meanwhile
+		_, err = t.run(ctx, remove, "", t.names.acks, name)
+		return err
+	}
 	if answer[0] == "other" {
 		return &otherLease{answer[1], lease}
 	}
@@ -264,6 +268,12 @@ func (t *Tier) sendJoin(ctx context.Context) error {
 		t.removeLater(answer[0], t.config.Lease, youth)
 	}
 	return nil
+}
+
+func (t *Tier) isRetired() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.retired
 }
 
 // renew asks for the echo that renews the lease. That it does not get through is no error: the
