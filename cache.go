@@ -15,6 +15,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/drain"
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/local"
 	"github.com/readthrough-go/readthrough/internal/mux"
 	"github.com/readthrough-go/readthrough/internal/retry"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
@@ -34,6 +35,7 @@ type Cache struct {
 	retries   *retry.Queue  // invalidations that Redis has not heard of
 	refreshes fill.Slots    // background refreshes of all wrappers
 	replySize mux.ReplySize // of the raw Get
+	tier      *local.Tier   // of the copies in this process
 
 	work    *drain.Group // every call, and every goroutine that one has started
 	closing closing
@@ -44,8 +46,8 @@ type Cache struct {
 
 // wrapped is what the Cache knows of a wrapper.
 type wrapped struct {
-	meter *meter
-	stop  func() // cancels the loads that nobody waits for
+	addTo func(*Stats) // adds what was counted for it
+	stop  func()       // cancels the loads that nobody waits for
 }
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
@@ -87,7 +89,8 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	c.leases = lease.NewStore(c.mux, lease.Config{
 		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused,
 	})
-	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
+	c.tier = c.newTier(client.Subscribe)
+	c.retries = retry.New(c.invalidateAgain, c.work.Go)
 	return c, nil
 }
 
@@ -141,12 +144,12 @@ func (c *Cache) register(name string, w wrapped) error {
 
 // Stats sums what was counted for the Cache and all its wrappers.
 func (c *Cache) Stats() Stats {
-	s := Stats{PendingInvalidations: int64(c.retries.Len())}
+	s := Stats{PendingInvalidations: int64(c.retries.Len()), LocalMembers: c.tier.Members()}
 	c.meter.addTo(&s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range c.wrappers {
-		w.meter.addTo(&s)
+		w.addTo(&s)
 	}
 	return s
 }
@@ -179,7 +182,7 @@ func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send sen
 	defer call.End()
 	left, err := keys, closed
 	if closed == nil {
-		left, err = send(keys)
+		left, err = c.fenced(ctx, keys, send)
 	}
 	if err := c.written(ctx, c.meter, NoExpiry, keys, left, err); err != nil {
 		return &WriteError{Op: op, Keys: left, Err: err}

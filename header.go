@@ -11,7 +11,7 @@ import (
 func (i Info) CacheStatus(name string) string {
 	status := cacheName(name)
 	switch i.Source {
-	case SourceHit, SourceStale, SourceNegative:
+	case SourceHit, SourceStale, SourceNegative, SourceLocal:
 		status += "; hit"
 	default:
 		status += "; fwd=miss"

@@ -34,8 +34,10 @@ func joinKey(namespace, key string) (string, error) {
 		sum := sha256.Sum256([]byte(key))
 		return namespace + hex.EncodeToString(sum[:]), nil
 	}
-	if strings.ContainsAny(key, "%{}") {
-		key = slotEscaper.Replace(key)
+	for i := range len(key) {
+		if c := key[i]; c == '%' || c == '{' || c == '}' {
+			return namespace + slotEscaper.Replace(key), nil
+		}
 	}
 	return namespace + key, nil
 }

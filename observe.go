@@ -35,6 +35,15 @@ type Stats struct {
 	PendingInvalidations int64 // keys whose invalidation is still being retried
 	DroppedInvalidations int64 // pending invalidations given up because over 100,000 were pending
 	RefusedCommands      int64 // commands that Redis has begun to refuse, so that it is done without
+
+	// Of WithLocal:
+	LocalHits      int64 // reads answered with a copy in this process; they are no Hits
+	LocalEvictions int64 // copies that made room for others
+	LocalLost      int64 // times that the lease was lost, and all copies with it; of a Cache only
+	LocalReady     int64 // times that copies were served from then on; of a Cache only
+	Fences         int64 // writes that have told the other processes; of a Cache only
+	FencesWaited   int64 // those that had to wait for leases to be over; of a Cache only
+	LocalMembers   int64 // other processes with copies, as the last fence has found them; of a Cache only
 }
 
 // EventKind says what an Event is about.
@@ -63,13 +72,19 @@ const (
 	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; no Wrapper, no Key
 	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
+	EventLocalHit                             // LocalHits
+	EventLocalLost                            // LocalLost: Err says why; no Wrapper, no Key
+	EventLocalReady                           // LocalReady; no Wrapper, no Key
+	EventFence                                // Fences: Took is how long it took; no Wrapper, no Key
+	EventFenceWaited                          // FencesWaited: follows the EventFence; no Wrapper, no Key
 	eventKinds
 )
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
 	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "dropped invalidation",
-	"refused command", "breaker open", "breaker closed",
+	"refused command", "breaker open", "breaker closed", "local hit", "local copies lost", "local copies ready", "fence",
+	"fence waited",
 }
 
 // String returns the kind in words.
@@ -223,6 +238,7 @@ func (m *meter) addTo(s *Stats) {
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
 		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
 		EventDroppedInvalidation: &s.DroppedInvalidations, EventRefusedCommand: &s.RefusedCommands,
+		EventLocalLost: &s.LocalLost, EventLocalReady: &s.LocalReady, EventFence: &s.Fences, EventFenceWaited: &s.FencesWaited,
 	} {
 		*field += m.counts[kind].Load()
 	}
@@ -239,6 +255,7 @@ const (
 	SourceNegative               // Redis had it as not found
 	SourceLoaded                 // the loader, called for this call
 	SourceShared                 // the loader, called for another call, in this process or in another
+	SourceLocal                  // this process had a copy of it, or of a not-found: WithLocal
 )
 
 // String returns the source in a word.
@@ -254,6 +271,8 @@ func (s Source) String() string {
 		return "loaded"
 	case SourceShared:
 		return "shared"
+	case SourceLocal:
+		return "local"
 	}
 	return "none"
 }

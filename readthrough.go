@@ -25,6 +25,7 @@ type ReadThrough[K, V any] struct {
 	batch     func(context.Context, []K) (map[string]V, error) // by Redis key
 	types     traits
 	engine    *fill.Engine[K, V] // loads what is missing
+	copies    *copies[V]         // in this process; nil: none
 	replySize mux.ReplySize      // of the values, as learned
 	meter     *meter
 }
@@ -80,7 +81,11 @@ func newReadThrough[K, V any](
 		return nil, err
 	}
 	rt.engine = fill.New(rt.wrapper(), rt.engineSettings(), c.leases, c.refreshes)
-	return rt, c.register(name, wrapped{rt.meter, rt.engine.Stop})
+	if err := c.register(name, wrapped{rt.addTo, rt.engine.Stop}); err != nil {
+		return nil, err
+	}
+	rt.keepCopies()
+	return rt, nil
 }
 
 // Must returns v, or panics if err is not nil: for wrappers made at start-up.
@@ -115,6 +120,11 @@ func (rt *ReadThrough[K, V]) GetInfo(ctx context.Context, k K) (V, Info, error) 
 }
 
 func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error) {
+	if rt.copies != nil {
+		if v, ok, err := rt.getCopy(ctx, k, info); ok {
+			return v, err
+		}
+	}
 	call, err := rt.cache.enter(ctx)
 	defer call.End()
 	if err != nil {
@@ -147,6 +157,7 @@ type read[K, V any] struct {
 	key   string // in Redis
 	found lookup[V]
 	info  *Info // nil: nobody asked for it
+	guarded
 }
 
 // decision is what becomes of a read after its lookup.
@@ -227,6 +238,7 @@ func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.T
 		return r.hit(ctx)
 	}
 	r.note(ctx, &result, seat.First(), time.Since(began))
+	r.keepResult(&result)
 	return r.rt.unpack(r.key, &result, seat.First())
 }
 
@@ -250,6 +262,11 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 // load, and that of a negative entry if there is one. If Redis could not be asked it is
 // ErrUnavailable; besides, ErrEmptyKey, ErrClosed, and the context's.
 func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
+	if rt.copies != nil {
+		if v, ok, err := rt.getCopy(ctx, k, nil); ok {
+			return v, err
+		}
+	}
 	call, err := rt.cache.enter(ctx)
 	defer call.End()
 	if err != nil {
@@ -292,6 +309,7 @@ func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 			return zero[V](), err
 		}
 		if !result.Changed || !rt.isKeyOf(k, key) { // else it was another caller's K
+			rt.refreshed(ctx, key, &result, seat.First())
 			return rt.unpack(key, &result, seat.First())
 		}
 	}
@@ -306,8 +324,15 @@ func (rt *ReadThrough[K, V]) RedisKey(k K) (string, error) {
 // Stats returns what was counted for this wrapper.
 func (rt *ReadThrough[K, V]) Stats() Stats {
 	var s Stats
-	rt.meter.addTo(&s)
+	rt.addTo(&s)
 	return s
+}
+
+func (rt *ReadThrough[K, V]) addTo(s *Stats) {
+	rt.meter.addTo(s)
+	if rt.copies != nil {
+		rt.copies.addTo(s)
+	}
 }
 
 func zero[V any]() (v V) { return v }

@@ -19,12 +19,18 @@ type settings struct {
 	beta     float64
 	patience time.Duration
 	ttlFor   any // func(V) time.Duration, checked by New
-	codec    Codec
-	maxEntry int
 	notFound notFound
 	load     loadSettings
 	lease    leaseSettings
 	batch    batchSettings
+	local    localSettings
+	valueSettings
+}
+
+// valueSettings are those of how values become bytes.
+type valueSettings struct {
+	codec    Codec
+	maxEntry int
 }
 
 // notFound is which errors of a loader are answers, and how long these are kept.
@@ -65,6 +71,7 @@ type cacheSettings struct {
 	breaker      breakerSettings
 	maxRefreshes int
 	observers    []Observer
+	tier         tierSettings
 }
 
 type breakerSettings struct {
@@ -75,17 +82,18 @@ type breakerSettings struct {
 func defaultSettings() cacheSettings {
 	return cacheSettings{
 		wrapper: settings{
-			ttl:      5 * time.Minute,
-			jitter:   0.1,
-			codec:    Msgpack,
-			maxEntry: 8 << 20,
-			load:     loadSettings{timeout: 30 * time.Second},
-			lease:    leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
-			batch:    batchSettings{size: 1000},
+			ttl:           5 * time.Minute,
+			jitter:        0.1,
+			valueSettings: valueSettings{codec: Msgpack, maxEntry: 8 << 20},
+			load:          loadSettings{timeout: 30 * time.Second},
+			lease:         leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
+			batch:         batchSettings{size: 1000},
+			local:         localSettings{ttl: time.Minute},
 		},
 		redisTimeout: 100 * time.Millisecond,
 		breaker:      breakerSettings{failures: 5, openFor: time.Second},
 		maxRefreshes: 64,
+		tier:         tierSettings{lease: time.Second},
 	}
 }
 

@@ -41,6 +41,9 @@ func (l *lookup[V]) is(s state) bool { return l.state == s }
 
 // lookup asks Redis for the key.
 func (r *read[K, V]) lookup(ctx context.Context) {
+	if r.rt.copies != nil {
+		r.noteGuard()
+	}
 	raw, err := r.rt.cache.mux.Get(ctx, r.key, &r.rt.replySize)
 	r.found.value = new(V)
 	r.answered(ctx, raw, err)
@@ -55,6 +58,9 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 		if err := rt.decode(raw, l); err != nil {
 			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 			l.state, *l.value = missing, zero[V]()
+		}
+		if l.is(fresh) {
+			r.keepFound()
 		}
 	case errors.Is(err, redis.Nil):
 	case unreadable(err):

@@ -156,7 +156,11 @@ func (rt *ReadThrough[K, V]) write(
 		return nil, nil
 	}
 	if left, err = keys, closed; closed == nil {
-		left, err = send(keys)
+		if left, err = keys, nil; rt.settings.local.on {
+			left, err = rt.cache.fenced(ctx, keys, send)
+		} else {
+			left, err = send(keys)
+		}
 	}
 	for _, key := range keys {
 		rt.engine.Forget(key)

@@ -55,11 +55,11 @@ func (f *fences) latest() (news, <-chan struct{}) {
 // copy of before any more. The error says that this may not be so. Where Redis refuses fences,
 // which Config.Note is told once, there are none.
 func (t *Tier) Fence(ctx context.Context, wait bool, keys ...string) error {
-	if len(keys) == 0 {
+	if len(keys) == 0 || !t.used.Load() {
 		return nil
 	}
 	wait = wait && t.config.Wait
-	t.start()
+	t.Start()
 	if wait { // to miss the news would cost a lease
 		t.listening.wait(ctx, t.config.Lease/patience)
 	}

@@ -112,7 +112,10 @@ func (t *Tier) tellRefused(err error) bool {
 		t.refused = err
 	}
 	t.mu.Unlock()
-	if tell {
+	switch {
+	case tell && other != nil:
+		t.config.Note(Lost, 0, err)
+	case tell:
 		t.config.Note(Refused, 0, err)
 	}
 	return refused

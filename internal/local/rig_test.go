@@ -73,6 +73,7 @@ func newProcess(t *testing.T, client redis.UniversalClient, copies bool, change 
 		f(&c)
 	}
 	p.Tier = New(c)
+	p.Use()
 	if copies {
 		p.copies = NewStore(p.Tier, "p:row:", 1<<20, func(s *string) int { return len(*s) })
 	}

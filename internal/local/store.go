@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -21,6 +22,7 @@ type Store[T any] struct {
 	namespace string // what its Redis keys begin with
 	copies    *otter.Cache[string, *Copy[T]]
 	seed      maphash.Seed
+	evicted   atomic.Int64
 	guards    [guardStripes]guardStripe
 }
 
@@ -48,6 +50,11 @@ func NewStore[T any](t *Tier, namespace string, maxBytes int64, size func(*T) in
 		MaximumWeight: uint64(maxBytes),
 		Weigher: func(key string, c *Copy[T]) uint32 {
 			return uint32(min(len(key)+size(&c.Payload)+overhead, 1<<31))
+		},
+		OnAtomicDeletion: func(e otter.DeletionEvent[string, *Copy[T]]) {
+			if e.Cause == otter.CauseOverflow {
+				s.evicted.Add(1)
+			}
 		},
 	})
 	t.attach(s)
@@ -117,6 +124,9 @@ func (s *Store[T]) flush() {
 	}
 	s.copies.InvalidateAll()
 }
+
+// Evicted returns how many copies have made room for others.
+func (s *Store[T]) Evicted() int64 { return s.evicted.Load() }
 
 // Len returns about how many copies there are.
 func (s *Store[T]) Len() int { return s.copies.EstimatedSize() }

@@ -30,14 +30,17 @@ const (
 	Refused              // the process cannot become a member, or not even fence: the error says why
 )
 
+// Subscribe returns a connection that listens to channels.
+type Subscribe func(ctx context.Context, channels ...string) *redis.PubSub
+
 // Config holds the settings of a Tier.
 type Config struct {
 	Prefix string        // of the keys and channels
 	Lease  time.Duration // the same for all processes of the prefix
 	Wait   bool          // fences wait until no other process holds a copy
 	Redis  Doer
-	// Subscribe returns a connection of its own, as redis.UniversalClient does.
-	Subscribe func(ctx context.Context, channels ...string) *redis.PubSub
+	// Subscribe is redis.UniversalClient's.
+	Subscribe Subscribe
 	Note      func(what Event, took time.Duration, err error)
 }
 
@@ -49,6 +52,7 @@ type Tier struct {
 	base   time.Time    // of the clock
 	end    atomic.Int64 // of the lease, for hits; written under mu
 	taught sync.Map     // the hashes of scripts that Redis was sent
+	used   atomic.Bool  // it has a part in the tier
 	listener
 	fences fences
 	work   work
@@ -85,8 +89,11 @@ func New(c Config) *Tier {
 // now reads the clock of the leases.
 func (t *Tier) now() time.Duration { return time.Since(t.base) }
 
-// start has the Tier listen, in the background, until Close.
-func (t *Tier) start() {
+// Use has the Tier fence from now on.
+func (t *Tier) Use() { t.used.Store(true) }
+
+// Start has the Tier listen, in the background, until Close.
+func (t *Tier) Start() {
 	t.work.started.Do(func() { t.spawn(t.listen) })
 }
 
@@ -101,12 +108,16 @@ func (t *Tier) attach(s store) {
 	t.stores = append(t.stores, s)
 	t.mu.Unlock()
 	t.join()
-	t.start()
+	t.Use()
+	t.Start()
 }
 
 // Drop drops this process's copies of Redis keys whose entries were changed: before the fence, which
 // only tells the others.
 func (t *Tier) Drop(keys ...string) {
+	if !t.used.Load() {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.drop(keys...)

@@ -145,8 +145,8 @@ func TestTier_RefusesToJoinFleetOfOtherLease(t *testing.T) {
 	p.awaitReady(t)
 	age(t, client)
 	other := newProcess(t, client, true, func(c *Config) { c.Lease = testLease / 2 })
-	require.Eventually(t, func() bool { return other.count(Refused) == 1 }, 10*time.Second, time.Millisecond)
-	require.ErrorContains(t, other.last[Refused], "the lease is 250000us, but the other processes have one of 500000us")
+	require.Eventually(t, func() bool { return other.count(Lost) == 1 }, 10*time.Second, time.Millisecond)
+	require.ErrorContains(t, other.last[Lost], "the lease is 250000us, but the other processes have one of 500000us")
 	resume := p.hang(t)
 	began := time.Now()
 	require.NoError(t, other.Fence(t.Context(), true, "p:row:1"))
@@ -154,7 +154,7 @@ func TestTier_RefusesToJoinFleetOfOtherLease(t *testing.T) {
 	resume()
 	p.Retire(t.Context())
 	other.awaitReady(t)
-	require.Equal(t, 1, other.count(Refused))
+	require.Equal(t, 1, other.count(Lost))
 }
 
 func TestRetire_LeavesNobodyWaiting(t *testing.T) {

@@ -41,7 +41,7 @@ const (
 	maxFileLines     = 400
 	maxFunctionLines = 45
 	maxFields        = 12
-	maxRootFiles     = 16
+	maxRootFiles     = 17
 )
 
 // source is a parsed file of product code.

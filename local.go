@@ -1,0 +1,324 @@
+package readthrough
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/local"
+	"github.com/readthrough-go/readthrough/internal/wire/entry"
+)
+
+// WithLocal keeps copies of entries in this process, up to about maxBytes for each wrapper, and
+// answers reads from them without asking Redis. Default: none are kept. Whatever is written through
+// any process of the fleet is dropped by all before the write returns (see WithLocalMode), so all
+// processes that write must have WithLocal: those that only write have WithLocal(0), which keeps
+// nothing. The processes of a prefix hear of each other over Pub/Sub; where Redis refuses that, or
+// scripts, nothing is kept. See docs/local-tier.md.
+func WithLocal(maxBytes int64) Option {
+	return option(func(s *settings) error {
+		s.local.on, s.local.maxBytes = true, maxBytes
+		if maxBytes < 0 {
+			return fmt.Errorf("WithLocal: %d is negative", maxBytes)
+		}
+		return nil
+	})
+}
+
+// WithLocalTTL sets how long a copy of WithLocal is served at most, if it is fresh for that long.
+// Default 1 minute, at least 1 ms. It bounds what a writer without WithLocal can do.
+func WithLocalTTL(d time.Duration) Option {
+	return option(func(s *settings) error {
+		s.local.ttl = d
+		return checkTTL("WithLocalTTL", d)
+	})
+}
+
+// WithSharedValues has all hits of WithLocal share one value, also if V has pointers, slices or maps.
+// Callers must not change what they are given. Default: each decodes a value of its own, unless V
+// has nothing in it that could be changed.
+func WithSharedValues() Option {
+	return option(func(s *settings) error {
+		s.local.shared = true
+		return nil
+	})
+}
+
+// WithLocalLease sets for how long a process may serve its copies without hearing of Redis, and so
+// the longest that a process that hangs or dies holds writers up. Default 1 second, from 100 ms to
+// 30 s, and the same in all processes of a prefix: one of another lease keeps nothing.
+func WithLocalLease(d time.Duration) CacheOption {
+	return cacheOption(func(s *cacheSettings) error {
+		s.tier.lease = d
+		if d < 100*time.Millisecond || d > 30*time.Second {
+			return fmt.Errorf("WithLocalLease: %v is not from 100ms to 30s", d)
+		}
+		return nil
+	})
+}
+
+// LocalMode is when a write returns, where processes keep copies.
+type LocalMode uint8
+
+const (
+	// LocalStrict has a write return when no process serves a copy of before any more.
+	LocalStrict LocalMode = iota
+	// LocalEventual has it return at once. The copies are gone within milliseconds as a rule, and
+	// within WithLocalLease in any case.
+	LocalEventual
+)
+
+// WithLocalMode sets when writes of this Cache return. Default LocalStrict.
+func WithLocalMode(m LocalMode) CacheOption {
+	return cacheOption(func(s *cacheSettings) error {
+		s.tier.mode = m
+		if m > LocalEventual {
+			return fmt.Errorf("WithLocalMode: %d is neither LocalStrict nor LocalEventual", m)
+		}
+		return nil
+	})
+}
+
+// localSettings are those of a wrapper's copies.
+type localSettings struct {
+	on       bool
+	maxBytes int64
+	ttl      time.Duration
+	shared   bool
+}
+
+// tierSettings are those of all copies of a Cache.
+type tierSettings struct {
+	lease time.Duration
+	mode  LocalMode
+}
+
+// copies is what a wrapper keeps in this process.
+type copies[V any] struct {
+	store  *local.Store[held[V]]
+	shared bool // a copy's value is given to all as it is
+	quick  bool // a hit runs no code of the user's but the key extractor: Close need not wait for it
+	hits   striped
+}
+
+// held is a copy.
+type held[V any] struct {
+	value  V      // if it is shared,
+	raw    []byte // or else what it is decoded from
+	err    error  // a negative entry's
+	header entry.Entry
+	size   int // of the encoded value
+}
+
+// keepCopies has rt keep copies, if it is to.
+func (rt *ReadThrough[K, V]) keepCopies() {
+	s := &rt.settings.local
+	if !s.on {
+		return
+	}
+	rt.cache.tier.Use()
+	rt.cache.tier.Start()
+	if s.maxBytes == 0 {
+		return
+	}
+	shared := rt.types.shareable || s.shared
+	rt.copies = &copies[V]{shared: shared, quick: shared && len(rt.meter.audience.observers) == 0}
+	rt.copies.store = local.NewStore(rt.cache.tier, rt.namespace, s.maxBytes, func(h *held[V]) int {
+		return int(unsafe.Sizeof(*h)) + h.size
+	})
+}
+
+// getCopy answers a read from this process, if it can.
+func (rt *ReadThrough[K, V]) getCopy(ctx context.Context, k K, info *Info) (v V, ok bool, err error) {
+	if !rt.copies.quick {
+		call, closed := rt.cache.enter(ctx)
+		defer call.End()
+		if closed != nil {
+			return v, false, nil // the lookup says so
+		}
+	}
+	now, leased := rt.copies.store.Now()
+	if !leased || ctx.Err() != nil {
+		return v, false, nil
+	}
+	return rt.findCopy(ctx, k, now, info)
+}
+
+// findCopy returns the value of the copy of k, if there is one that is fresh at now and need not be
+// refreshed. err is that of a negative entry.
+func (rt *ReadThrough[K, V]) findCopy(ctx context.Context, k K, now time.Duration, info *Info) (v V, ok bool, err error) {
+	key, empty := joinKey("", rt.key(k))
+	if empty != nil {
+		return v, false, nil
+	}
+	h := rt.copies.store.Get(key, now)
+	if h == nil || fill.DueEarly(rt.settings.beta, &h.header) { // Redis may have a newer one
+		return v, false, nil
+	}
+	if v = h.value; h.raw != nil {
+		if v, err = rt.decodeCopy(h); err != nil {
+			return v, false, nil
+		}
+	}
+	info.fill(SourceLocal, &h.header, false)
+	rt.copies.hits.add()
+	if a := rt.meter.audience; len(a.observers) > 0 {
+		rt.meter.note(ctx, EventLocalHit, rt.namespace+key, 0, nil)
+	}
+	return v, true, h.err
+}
+
+// decodeCopy returns a value of the caller's own.
+func (rt *ReadThrough[K, V]) decodeCopy(h *held[V]) (v V, err error) {
+	err = decodeValue(rt.settings.codec, rt.types.scale, h.raw, &v)
+	return v, err
+}
+
+// guarded is what a read needs to keep what it gets.
+type guarded struct {
+	noted local.Guard
+	keeps bool
+}
+
+// noteGuard has r keep what Redis has, or gets from it, from now on.
+func (r *read[K, V]) noteGuard() {
+	r.guarded = guarded{r.rt.copies.store.Note(r.localKey()), true}
+}
+
+// localKey returns the key in this process.
+func (r *read[K, V]) localKey() string { return r.key[len(r.rt.namespace):] }
+
+// keepFound keeps a copy of the fresh entry that a lookup has found.
+func (r *read[K, V]) keepFound() {
+	if r.keeps {
+		r.keep(*r.found.value, r.found.err, r.found.entry)
+	}
+}
+
+// keepResult keeps a copy of what a load has brought, if Redis has it.
+func (r *read[K, V]) keepResult(result *fill.Result[V]) {
+	if !r.keeps || result.Failed() || !result.Stored && !result.Shared {
+		return
+	}
+	header := result.Header
+	var v V
+	if result.Err == nil {
+		e, err := entry.Parse(result.Bytes)
+		if err != nil {
+			return
+		}
+		// Not the value itself: its owner may change it.
+		if header.Value = e.Value; r.rt.copies.shared && decodeValue(r.rt.settings.codec, r.rt.types.scale, e.Value, &v) != nil {
+			return
+		}
+	}
+	r.keep(v, result.Err, header)
+}
+
+// keep keeps a copy of an entry: of v if it can be shared, and else of the bytes.
+func (r *read[K, V]) keep(v V, err error, e entry.Entry) {
+	h := held[V]{err: err, header: e, size: cap(e.Value)}
+	switch {
+	case err != nil:
+		h.size = 0
+	case r.rt.copies.shared:
+		h.value = v
+	default:
+		h.raw = e.Value
+	}
+	h.header.Value = nil
+	fresh := r.rt.settings.local.ttl
+	if !e.FreshUntil.IsZero() {
+		fresh = min(fresh, time.Until(e.FreshUntil))
+	}
+	r.rt.copies.store.Keep(r.localKey(), r.noted, fresh, h)
+}
+
+// newTier returns the Cache's part in the tier, which does nothing until it is used.
+func (c *Cache) newTier(subscribe local.Subscribe) *local.Tier {
+	t := local.New(local.Config{
+		Prefix: c.settings.prefix, Lease: c.settings.tier.lease, Wait: c.settings.tier.mode == LocalStrict,
+		Redis: c.mux, Subscribe: subscribe, Note: c.onTier,
+	})
+	if c.settings.wrapper.local.on {
+		t.Use()
+	}
+	return t
+}
+
+// tierEvents are the Events of what the tier notes.
+var tierEvents = [...]EventKind{
+	local.Ready: EventLocalReady, local.Lost: EventLocalLost, local.Fenced: EventFence, local.Waited: EventFenceWaited,
+	local.Refused: EventRefusedCommand,
+}
+
+func (c *Cache) onTier(what local.Event, took time.Duration, err error) {
+	if what == local.Refused {
+		err = fmt.Errorf("%w; no copies are kept in this process", err)
+	}
+	c.meter.noteApart(context.Background(), tierEvents[what], "", took, err)
+}
+
+// fenced changes the entries at keys by send, and then has all processes drop their copies. If that
+// may not have happened, all keys are left.
+func (c *Cache) fenced(ctx context.Context, keys []string, send sender) (left []string, err error) {
+	left, err = send(keys)
+	return c.fence(ctx, true, keys, left, err)
+}
+
+// invalidateAgain is the invalidation of what is retried. Nobody waits for it.
+func (c *Cache) invalidateAgain(ctx context.Context, keys ...string) (left []string, err error) {
+	left, err = c.leases.Invalidate(ctx, keys...)
+	return c.fence(ctx, false, keys, left, err)
+}
+
+// fence has all processes drop their copies of keys, but for those left their entries were changed.
+// A Redis that was reached for none of them is not asked again.
+func (c *Cache) fence(ctx context.Context, wait bool, keys, left []string, err error) ([]string, error) {
+	c.tier.Drop(keys...) // before the fence, which the others acknowledge
+	if len(left) == len(keys) {
+		return left, err
+	}
+	if failed := c.tier.Fence(ctx, wait, keys...); failed != nil {
+		return keys, failed
+	}
+	return left, err
+}
+
+// refreshed has all processes drop their copies of a key that was refreshed. The others do so soon.
+func (rt *ReadThrough[K, V]) refreshed(ctx context.Context, key string, result *fill.Result[V], first bool) {
+	if !rt.settings.local.on || !result.Stored {
+		return
+	}
+	rt.cache.tier.Drop(key)
+	if first {
+		rt.cache.work.Go(func() { // ends within the Redis timeout
+			_ = rt.cache.tier.Fence(context.WithoutCancel(ctx), false, key) // else the copies expire
+		})
+	}
+}
+
+// addTo adds what was counted for the copies.
+func (c *copies[V]) addTo(s *Stats) {
+	s.LocalHits += c.hits.sum()
+	s.LocalEvictions += c.store.Evicted()
+}
+
+// striped is a counter that many goroutines add to without waiting for one cache line.
+type striped [16]struct {
+	n atomic.Int64
+	_ [56]byte
+}
+
+func (s *striped) add() { s[rand.Uint32()%uint32(len(s))].n.Add(1) }
+
+func (s *striped) sum() (n int64) {
+	for i := range s {
+		n += s[i].n.Load()
+	}
+	return n
+}
