@@ -28,20 +28,26 @@ const maxKeys = 1000
 // Cache is one Redis client with what its wrappers share: settings, pipelines,
 // breaker and statistics. It is safe for concurrent use.
 type Cache struct {
-	settings  cacheSettings
-	mux       *mux.Mux
-	leases    *lease.Store
+	settings cacheSettings
+	mux      *mux.Mux // nil: the Cache is Disabled
+	kept
 	meter     *meter        // what concerns no wrapper
 	retries   *retry.Queue  // invalidations that Redis has not heard of
 	refreshes fill.Slots    // background refreshes of all wrappers
 	replySize mux.ReplySize // of the raw Get
-	tier      *local.Tier   // of the copies in this process
 
+	server  *server
 	work    *drain.Group // every call, and every goroutine that one has started
 	closing closing
 
 	mu       sync.Mutex
 	wrappers map[string]wrapped
+}
+
+// kept is where entries are: in Redis, and as copies in this process.
+type kept struct {
+	leases *lease.Store
+	tier   *local.Tier
 }
 
 // wrapped is what the Cache knows of a wrapper.
@@ -53,6 +59,8 @@ type wrapped struct {
 // NewCache returns a Cache on client, which stays the caller's to close, after the
 // Cache. It does not speak to Redis. The client must read from the primary, and
 // without a cache of its own: else a value could be served after it was invalidated. The
+// error says so of clients that show that they do not; others are found in use, and said
+// in an EventFinding: docs/redis.md says which are which, and what a client must do. The
 // client gets a hook that only sees how its new connections come along.
 func NewCache(client redis.UniversalClient, opts ...CacheOption) (*Cache, error) {
 	c, err := newCache(client, opts)
@@ -72,6 +80,24 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 			return nil, err
 		}
 	}
+	c := unconnected(settings)
+	c.mux = mux.New(client, mux.Config{
+		Timeout:  settings.redisTimeout,
+		Failures: settings.breaker.failures,
+		OpenFor:  settings.breaker.openFor,
+		OnState:  c.onBreaker,
+	})
+	c.server = newServer(client)
+	c.leases = lease.NewStore(writer{c}, lease.Config{
+		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused, FailoverSafe: settings.failoverSafe,
+	})
+	c.tier = c.newTier(client.Subscribe)
+	c.retries = retry.New(c.invalidateAgain, c.work.Go)
+	return c, nil
+}
+
+// unconnected returns a Cache that has no Redis yet.
+func unconnected(settings cacheSettings) *Cache {
 	c := &Cache{
 		settings:  settings,
 		refreshes: fill.NewSlots(settings.maxRefreshes),
@@ -80,45 +106,7 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		wrappers:  make(map[string]wrapped),
 	}
 	c.meter = &meter{audience: &audience{observers: settings.observers, work: c.work}}
-	c.mux = mux.New(client, mux.Config{
-		Timeout:  settings.redisTimeout,
-		Failures: settings.breaker.failures,
-		OpenFor:  settings.breaker.openFor,
-		OnState:  c.onBreaker,
-	})
-	c.leases = lease.NewStore(c.mux, lease.Config{
-		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused,
-	})
-	c.tier = c.newTier(client.Subscribe)
-	c.retries = retry.New(c.invalidateAgain, c.work.Go)
-	return c, nil
-}
-
-// checkClient refuses clients that answer from elsewhere than the primary.
-func checkClient(client redis.UniversalClient) error {
-	errNil := errors.New("the client is nil")
-	switch client := client.(type) {
-	case nil:
-		return errNil
-	case *redis.Client:
-		if client == nil {
-			return errNil
-		}
-		o := client.Options()
-		if o.ClientSideCache != nil || o.ClientSideCacheConfig != nil {
-			return errors.New("the client has a client-side cache, which may serve what was invalidated")
-		}
-	case *redis.ClusterClient:
-		if client == nil {
-			return errNil
-		}
-		o := client.Options()
-		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
-			return errors.New("the client reads from replicas (ReadOnly, RouteByLatency or RouteRandomly), " +
-				"which may still have what was invalidated")
-		}
-	}
-	return nil
+	return c
 }
 
 // register makes the name of a wrapper known. Names are unique in a Cache: two
@@ -240,9 +228,13 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), err
 	}
-	raw, err := c.mux.Get(ctx, key, &c.replySize)
+	if c.disabled() {
+		return zero[V](), ErrMiss
+	}
+	raw, err := c.read(ctx, key, &c.replySize)
 	switch {
 	case unreadable(err):
+		c.missed(key)
 		return zero[V](), ErrMiss
 	case err != nil && ctx.Err() == nil && !errors.Is(err, mux.ErrClosed):
 		c.meter.note(ctx, EventRedisError, key, 0, err)
@@ -250,7 +242,8 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	if err != nil {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
-	v, err := decodeRaw[V](&c.settings.wrapper, raw)
+	c.checkRole()
+	v, err := decodeRaw[V](&c.settings.wrapper, raw, c.settings.clock.Now())
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
 		err = ErrMiss
@@ -258,13 +251,13 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 	return v, err
 }
 
-// decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh.
-func decodeRaw[V any](s *settings, raw []byte) (V, error) {
+// decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh at now.
+func decodeRaw[V any](s *settings, raw []byte, now time.Time) (V, error) {
 	e, err := entry.Parse(raw)
 	if err != nil {
 		return zero[V](), err
 	}
-	if e.Negative || !e.Fresh(time.Now()) {
+	if e.Negative || !e.Fresh(now) {
 		return zero[V](), ErrMiss
 	}
 	var v V
@@ -287,7 +280,7 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 	if err := checkTTL("ttl", ttl); err != nil {
 		return failed("set "+key, err)
 	}
-	header, keep := expiring(time.Now(), ttl, 0)
+	header, keep := expiring(c.settings.clock.Now(), ttl, 0)
 	b, err := c.settings.wrapper.appendEntry(&header, value.ScaleOf(reflect.TypeFor[V]()), v)
 	if err != nil {
 		return failed("set "+key, err)
@@ -322,6 +315,8 @@ func (c *Cache) onBreaker(open bool) {
 	kind := EventBreakerClosed
 	if open {
 		kind = EventBreakerOpen
+	} else {
+		c.server.recovered()
 	}
 	c.meter.noteApart(context.Background(), kind, "", 0, nil)
 }

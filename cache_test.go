@@ -4,20 +4,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
 )
-
-func TestNewCache_RefusesClientThatMayServeInvalidated(t *testing.T) {
-	replicas := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, ReadOnly: true})
-	defer func() { require.NoError(t, replicas.Close()) }()
-	_, err := readthrough.NewCache(replicas)
-	require.ErrorContains(t, err, "replicas")
-	_, err = readthrough.NewCache((*redis.Client)(nil))
-	require.ErrorContains(t, err, "nil")
-}
 
 func TestCache_GetsSetsAndDeletesRawKeys(t *testing.T) {
 	cache, server := newCache(t)

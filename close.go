@@ -105,6 +105,9 @@ func (c *Cache) drain(ctx context.Context) error {
 		waited = failed("close", fmt.Errorf("calls are still under way: %w", waited))
 	}
 	c.closing.phase.Store(closed)
+	if c.disabled() {
+		return waited
+	}
 	// The last attempt has time of its own: the wait may have used up that of ctx.
 	last := ctx
 	if deadline, limited := ctx.Deadline(); ctx.Err() != nil || limited && time.Until(deadline) < c.settings.redisTimeout {

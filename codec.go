@@ -34,8 +34,8 @@ var (
 	//
 	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, unless a
 	// type's own UnmarshalMsgpack does. A value that would take more than 8 MiB of memory and over 64
-	// times its encoded size, as structs do in which nothing is encoded, is not stored. A value with over 128 different strings of the `intern` tag
-	// may be refused.
+	// times its encoded size, as structs do in which nothing is encoded, is not stored. A value with
+	// over 128 different strings of the `intern` tag may be refused.
 	Msgpack Codec = value.Msgpack{}
 
 	// JSON encodes any Go value the way encoding/json does: a string that is not UTF-8 is repaired,

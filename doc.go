@@ -32,8 +32,10 @@
 //
 // Write to the database first, then tell the cache. [ReadThrough.Invalidate] is the one to reach
 // for: a Get that starts after it has returned, in any process, never returns what was loaded
-// before it. Call it also when the outcome of the write is unknown, and under a context that the
-// caller cannot cancel (context.WithoutCancel).
+// before it, as long as one Redis primary answers and forgets nothing ([WithFailoverSafety]), and
+// loaders see what was written: docs/guarantees.md has all conditions. Call it also when the outcome
+// of the write is unknown, and under a context that the caller cannot cancel
+// (context.WithoutCancel).
 //
 // [ReadThrough.Set] and [ReadThrough.SetMany] store what was just written, which saves the next
 // reader a load. Two writers of one key that both Set may do so in another order than they wrote
@@ -88,9 +90,9 @@
 //
 // # Testing
 //
-// Code that uses the package can be tested against miniredis, an in-process imitation of Redis;
-// the package's examples do. A test that fast-forwards miniredis makes entries disappear; only
-// real time makes them stale, because freshness is judged by the clock of the process.
+// Package readthroughtest has a Cache for tests: on a Redis inside the process, with a time that the
+// test moves, an outage that it begins and ends, and an audit that finds the Invalidate that was
+// forgotten after a write. [Disabled] is a Cache that keeps nothing.
 //
 // The guarantees and the tests that hold them are in docs/guarantees.md and docs/testing.md of the
 // repository; docs/operations.md says what each counter means when it rises.

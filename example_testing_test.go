@@ -29,8 +29,9 @@ func (s *userService) Rename(ctx context.Context, id int, name string) error {
 	return s.users.Invalidate(ctx, id)
 }
 
-// A unit test runs against miniredis, in its own process and without a server. In a test, use
-// miniredis.RunT(t) and t.Cleanup.
+// A unit test needs no server: it runs against miniredis, in its own process. In a test, use package
+// readthroughtest, which sets this up, moves the time of the Cache too, and finds the Invalidate that
+// was forgotten.
 func Example_unitTest() {
 	server, err := miniredis.Run()
 	if err != nil {

@@ -117,7 +117,7 @@ type held[V any] struct {
 // keepCopies has rt keep copies, if it is to.
 func (rt *ReadThrough[K, V]) keepCopies() {
 	s := &rt.settings.local
-	if !s.on {
+	if !s.on || rt.cache.disabled() {
 		return
 	}
 	rt.cache.tier.Use()
@@ -156,18 +156,22 @@ func (rt *ReadThrough[K, V]) findCopy(ctx context.Context, k K, now time.Duratio
 		return v, false, nil
 	}
 	h := rt.copies.store.Get(key, now)
-	if h == nil || fill.DueEarly(rt.settings.beta, &h.header) { // Redis may have a newer one
-		return v, false, nil
+	c := rt.cache.settings.clock
+	if h == nil || c != nil && !h.header.Fresh(c.Now()) || fill.DueEarly(c, rt.settings.beta, &h.header) {
+		return v, false, nil // Redis may have a newer one
 	}
 	if v = h.value; h.raw != nil {
 		if v, err = rt.decodeCopy(h); err != nil {
 			return v, false, nil
 		}
 	}
-	info.fill(SourceLocal, &h.header, false)
+	info.fill(SourceLocal, &h.header, false, c)
 	rt.copies.hits.add()
 	if a := rt.meter.audience; len(a.observers) > 0 {
 		rt.meter.note(ctx, EventLocalHit, rt.namespace+key, 0, nil)
+	}
+	if f := rt.onHit.Load(); f != nil {
+		(*f)(ctx, k, v, h.err)
 	}
 	return v, true, h.err
 }
@@ -233,7 +237,7 @@ func (r *read[K, V]) keep(v V, err error, e entry.Entry) {
 	h.header.Value = nil
 	fresh := r.rt.settings.local.ttl
 	if !e.FreshUntil.IsZero() {
-		fresh = min(fresh, time.Until(e.FreshUntil))
+		fresh = min(fresh, r.rt.cache.settings.clock.Until(e.FreshUntil))
 	}
 	r.rt.copies.store.Keep(r.localKey(), r.noted, fresh, h)
 }

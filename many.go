@@ -7,10 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/readthrough-go/readthrough/internal/fill"
-	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
 // Result is one key's answer in GetMany and Each.
@@ -100,26 +97,30 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 		}
 		m.firstAt[i] = first
 	}
-	m.ask(ctx)
+	if len(m.distinct) > 0 && !m.rt.cache.disabled() {
+		m.ask(ctx)
+	}
 }
 
 // ask looks up the distinct reads.
 func (m *many[K, V]) ask(ctx context.Context) {
-	gets := make([]redis.Cmder, len(m.distinct))
+	keys := make([]string, len(m.distinct))
 	for j, i := range m.distinct {
-		gets[j] = redis.NewStringCmd(ctx, "get", m.reads[i].key)
+		keys[j] = m.reads[i].key
 	}
-	err := m.rt.cache.mux.GetMany(ctx, &m.rt.replySize, gets)
-	for j, i := range m.distinct {
-		r := &m.reads[i]
-		if lost := mux.ErrorOf(err, j); lost != nil {
-			r.answered(ctx, nil, lost)
-			continue
+	got := m.rt.cache.readMany(ctx, keys, &m.rt.replySize)
+	// Decoding takes longer than the round trip: many values are shared out to the processors.
+	parts := fill.Shares(len(keys), worthSharing)
+	fill.Parallel(m.rt.cache.work.Go, parts, len(parts), func(part fill.Share) {
+		for j := part.From; j < part.To; j++ {
+			raw, err := got(j)
+			m.reads[m.distinct[j]].answered(ctx, raw, err)
 		}
-		raw, err := gets[j].(*redis.StringCmd).Bytes()
-		r.answered(ctx, raw, err)
-	}
+	})
 }
+
+// worthSharing is how many values keep a processor busy for longer than it takes to begin.
+const worthSharing = 64
 
 // serve answers what was found.
 func (m *many[K, V]) serve(ctx context.Context) {

@@ -2,10 +2,14 @@ package readthrough
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/readthrough-go/readthrough/internal/clock"
 	"github.com/readthrough-go/readthrough/internal/drain"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
@@ -35,6 +39,7 @@ type Stats struct {
 	PendingInvalidations int64 // keys whose invalidation is still being retried
 	DroppedInvalidations int64 // pending invalidations given up because over 100,000 were pending
 	RefusedCommands      int64 // commands that Redis has begun to refuse, so that it is done without
+	Findings             int64 // ways in which Redis, as the client reaches it, breaks a promise
 
 	// Of WithLocal:
 	LocalHits      int64 // reads answered with a copy in this process; they are no Hits
@@ -68,8 +73,9 @@ const (
 	EventRefresh                              // Refreshes: it begins in the background
 	EventSkipped                              // SkippedRefreshes: it does not begin
 	EventInvalidation                         // Invalidations: of one key; Err if it may have failed
-	EventDroppedInvalidation                  // DroppedInvalidations: of a key that may stay stale until it expires; no Wrapper
-	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; no Wrapper, no Key
+	EventDroppedInvalidation                  // DroppedInvalidations: the key may stay stale until it expires; no Wrapper
+	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; only that
+	EventFinding                              // Findings: Err says, once, which promise Redis breaks; no Wrapper
 	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
 	EventLocalHit                             // LocalHits
@@ -83,8 +89,8 @@ const (
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
 	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "invalidation", "dropped invalidation",
-	"refused command", "breaker open", "breaker closed", "local hit", "local copies lost", "local copies ready", "fence",
-	"fence waited",
+	"refused command", "finding", "breaker open", "breaker closed", "local hit", "local copies lost", "local copies ready",
+	"fence", "fence waited",
 }
 
 // String returns the kind in words.
@@ -238,6 +244,7 @@ func (m *meter) addTo(s *Stats) {
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
 		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
 		EventDroppedInvalidation: &s.DroppedInvalidations, EventRefusedCommand: &s.RefusedCommands,
+		EventFinding:   &s.Findings,
 		EventLocalLost: &s.LocalLost, EventLocalReady: &s.LocalReady, EventFence: &s.Fences, EventFenceWaited: &s.FencesWaited,
 	} {
 		*field += m.counts[kind].Load()
@@ -287,13 +294,65 @@ type Info struct {
 
 // fill describes a value that came from source with the header e. A nil Info is
 // one that nobody asked for.
-func (i *Info) fill(source Source, e *entry.Entry, stored bool) {
+func (i *Info) fill(source Source, e *entry.Entry, stored bool, c *clock.Clock) {
 	if i == nil {
 		return
 	}
-	now := time.Now()
+	now := c.Now()
 	*i = Info{Source: source, Age: max(now.Sub(e.LoadedAt), 0), TTL: NoExpiry, Stored: stored}
 	if !e.FreshUntil.IsZero() {
 		i.TTL = e.FreshUntil.Sub(now)
 	}
+}
+
+// CacheStatus renders i as a member of the Cache-Status header (RFC 9211), for a
+// cache of the given name. A name that is no token of HTTP is quoted.
+func (i Info) CacheStatus(name string) string {
+	status := cacheName(name)
+	switch i.Source {
+	case SourceHit, SourceStale, SourceNegative, SourceLocal:
+		status += "; hit"
+	default:
+		status += "; fwd=miss"
+	}
+	if i.Source != SourceNone && i.TTL != NoExpiry {
+		status += fmt.Sprintf("; ttl=%d", int64(math.Floor(i.TTL.Seconds())))
+	}
+	if i.Stored {
+		status += "; stored"
+	}
+	switch i.Source {
+	case SourceShared:
+		status += "; collapsed"
+	case SourceNegative:
+		status += "; detail=negative"
+	}
+	return status
+}
+
+// cacheName is name as an item of a structured field (RFC 8941): a token, or else a
+// string, in which what a string cannot hold is replaced.
+func cacheName(name string) string {
+	isToken := name != ""
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '*'
+		inside := r >= '0' && r <= '9' || strings.ContainsRune("!#$%&'+-.^_`|~:/", r)
+		isToken = isToken && (letter || inside && i > 0)
+	}
+	if isToken {
+		return name
+	}
+	var quoted strings.Builder
+	quoted.WriteByte('"')
+	for _, r := range name {
+		switch {
+		case r < ' ' || r > '~':
+			r = '?'
+		case r == '"' || r == '\\':
+			quoted.WriteByte('\\')
+		}
+		quoted.WriteRune(r)
+	}
+	quoted.WriteByte('"')
+	return quoted.String()
 }

@@ -204,6 +204,17 @@ func WithLoadLimit(n int) Option {
 	})
 }
 
+// WithBackgroundFill answers those who had come before the load began as soon as it has ended, while
+// the value is being stored: a round trip less to wait for. Default off, so that a test finds the
+// entry when Get returns. Info.Stored is false then. Who came later waits for the round trip, which
+// shows whether anything was invalidated meanwhile.
+func WithBackgroundFill() Option {
+	return option(func(s *settings) error {
+		s.load.ahead = true
+		return nil
+	})
+}
+
 // WithMaxEntryBytes sets the size past which an encoded value is not stored, and not decoded
 // if another has stored it, in bytes. Default 8 MiB. Such a value is returned, counted
 // (Stats.Unstorable) and observed.
@@ -229,6 +240,11 @@ func WithPrefix(prefix string) CacheOption {
 // WithRedisTimeout sets how long a call waits for one answer of Redis before it does without.
 // Default 100 ms, at least 1 ms. The time begins anew while something comes: large replies,
 // answers to those before it in the queue, the steps of a new connection.
+//
+// On a client with ContextTimeoutEnabled, as from Open, a hit costs little more than a GET, since
+// callers send it themselves; then a caller who is cancelled while Redis hangs returns within d, and
+// one with a deadline at its deadline. On others each Get is handed to another goroutine and back,
+// which costs a lone caller as much again.
 //
 // A Get of what is not there waits at most twice as long in sum: for the lookup, and for the
 // lease and the fill together. It is answered then, and the fill goes on behind it. If the
@@ -263,6 +279,19 @@ func WithMaxRefreshes(n int) CacheOption {
 	return cacheOption(func(s *cacheSettings) error {
 		s.maxRefreshes = n
 		return checkCount("WithMaxRefreshes", n)
+	})
+}
+
+// WithFailoverSafety keeps a failover of Redis, or its restart from a snapshot, from bringing back
+// what was invalidated. Default off. Entries are stamped with the replication ID of the primary that
+// took them, and read by a script that takes those of no other primary: so the cache is cold after a
+// failover, and each key is loaded once. What it costs, and when a primary changes its ID, is said in
+// docs/guarantees.md. All processes that share entries should have it. It needs EVAL, and INFO in
+// scripts: where Redis refuses those, nothing is cached.
+func WithFailoverSafety() CacheOption {
+	return cacheOption(func(s *cacheSettings) error {
+		s.failoverSafe = true
+		return nil
 	})
 }
 

@@ -33,6 +33,7 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"github.com/readthrough-go/readthrough"
+	"github.com/readthrough-go/readthrough/readthroughtest"
 )
 
 var (
@@ -46,6 +47,7 @@ var (
 	_ = gob.NewEncoder
 	_ = bytes.NewReader
 	_ = miniredis.Run
+	_ = readthroughtest.New
 	_ = redis.Nil
 	_ = time.Now
 	_ testing.TB

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/readthrough-go/readthrough/internal/fill"
@@ -11,7 +12,10 @@ import (
 	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
-// Loader is a repository function: it returns the value of key from where it is kept.
+// Loader is a repository function: it returns the value of key from where it is kept. Its
+// context has the values of the caller whose call began the load, and the load timeout, but
+// not that caller's deadline, and it outlives the call: so a transaction must not be taken
+// from it. A Loader that Gets its own key waits for itself until the load timeout.
 type Loader[K, V any] func(ctx context.Context, key K) (V, error)
 
 // ReadThrough is a Loader with a cache before it. It is safe for concurrent use.
@@ -21,13 +25,19 @@ type ReadThrough[K, V any] struct {
 	namespace string // prefix:name:
 	loader    Loader[K, V]
 	key       func(K) string
-	ttlFor    func(V) time.Duration
-	batch     func(context.Context, []K) (map[string]V, error) // by Redis key
+	typedOptions[K, V]
 	types     traits
 	engine    *fill.Engine[K, V] // loads what is missing
 	copies    *copies[V]         // in this process; nil: none
 	replySize mux.ReplySize      // of the values, as learned
 	meter     *meter
+	onHit     atomic.Pointer[func(context.Context, K, V, error)] // of package hook
+}
+
+// typedOptions are the options that depend on the types of a wrapper.
+type typedOptions[K, V any] struct {
+	ttlFor func(V) time.Duration
+	batch  func(context.Context, []K) (map[string]V, error) // by Redis key
 }
 
 // traits is what the types of a wrapper's keys and values allow.
@@ -173,7 +183,7 @@ const (
 func (r *read[K, V]) decide(ctx context.Context) decision {
 	rt, found := r.rt, &r.found
 	switch {
-	case found.is(fresh) && fill.DueEarly(rt.settings.beta, &found.entry):
+	case found.is(fresh) && fill.DueEarly(rt.cache.settings.clock, rt.settings.beta, &found.entry):
 		return serveAndRefresh
 	case found.is(fresh):
 		return serve
@@ -189,7 +199,7 @@ func (r *read[K, V]) decide(ctx context.Context) decision {
 
 // miss returns what the engine is to load.
 func (r *read[K, V]) miss() fill.Miss[K] {
-	return fill.Miss[K]{K: r.rt.keep(r.k), Key: r.key, Alone: r.found.failed != nil}
+	return fill.Miss[K]{K: r.rt.keep(r.k), Key: r.key, Alone: r.found.failed != nil || r.rt.cache.disabled()}
 }
 
 // stale returns what the engine is to refresh.
@@ -206,8 +216,11 @@ func (r *read[K, V]) hit(ctx context.Context) (V, error) {
 	case r.found.err != nil:
 		kind, source = EventNegativeHit, SourceNegative
 	}
-	r.info.fill(source, &r.found.entry, false)
+	r.info.fill(source, &r.found.entry, false, r.rt.cache.settings.clock)
 	r.rt.meter.note(ctx, kind, r.key, 0, nil)
+	if f := r.rt.onHit.Load(); f != nil && kind != EventStaleHit {
+		(*f)(ctx, r.k, *r.found.value, r.found.err)
+	}
 	return *r.found.value, r.found.err
 }
 
@@ -254,7 +267,7 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 		r.rt.meter.note(ctx, EventShared, r.key, waited, nil)
 	}
 	if !result.Failed() {
-		r.info.fill(source, &result.Header, result.Stored)
+		r.info.fill(source, &result.Header, result.Stored, r.rt.cache.settings.clock)
 	}
 }
 
@@ -303,7 +316,7 @@ func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 		return zero[V](), err
 	}
 	for {
-		seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: rt.keep(k), Key: key})
+		seat := rt.engine.JoinFresh(ctx, fill.Miss[K]{K: rt.keep(k), Key: key, Alone: rt.cache.disabled()})
 		result, err := seat.Wait(ctx)
 		if err != nil {
 			return zero[V](), err

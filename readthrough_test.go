@@ -303,3 +303,36 @@ func TestRefresh_ReplacesWhatWasSet(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []readthrough.Result[int64]{{Value: 42}, {Value: 42}, {Value: 42}}, rs)
 }
+
+// TestGet_OfItsOwnKeyInLoaderWaitsForLoadTimeout holds what the documentation says of a loader that
+// asks for the value it is to load: it waits for itself, until its load may take no longer.
+func TestGet_OfItsOwnKeyInLoaderWaitsForLoadTimeout(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		var rt *rows
+		var inner error
+		rt = wrapper(t, b.cache(t), func(ctx context.Context, k int) (int, error) {
+			v, err := rt.Get(ctx, k)
+			inner = err
+			return v, err
+		}, readthrough.WithLoadTimeout(time.Minute))
+		got := ask(t.Context(), rt, 1)
+		require.ErrorIs(t, got.err, context.DeadlineExceeded)
+		require.Equal(t, time.Minute, got.took)
+		synctest.Wait()
+		require.ErrorIs(t, inner, context.DeadlineExceeded)
+	})
+}
+
+// TestCaches_ShareEntriesOfOneNameAndPrefix holds that two Caches are to each other what two processes
+// are, in one process too.
+func TestCaches_ShareEntriesOfOneNameAndPrefix(t *testing.T) {
+	inBubble(t, func(t *testing.T, b *bubble) {
+		db := &database{version: 1}
+		one, two := b.process(t, db), b.process(t, db)
+		requireValue(t, one, 1, readthrough.SourceLoaded)
+		requireValue(t, two, 1, readthrough.SourceHit)
+		db.change(func(d *database) { d.version = 2 })
+		require.NoError(t, two.Invalidate(t.Context(), 1))
+		requireValue(t, one, 2, readthrough.SourceLoaded)
+	})
+}

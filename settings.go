@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/readthrough-go/readthrough/internal/clock"
 	"github.com/readthrough-go/readthrough/internal/fill"
+	"github.com/readthrough-go/readthrough/internal/hook"
 	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
@@ -49,7 +51,8 @@ func (n *notFound) missing() error {
 
 type loadSettings struct {
 	timeout time.Duration
-	limit   int // loads at a time; 0: any number
+	limit   int  // loads at a time; 0: any number
+	ahead   bool // callers are answered before the value is stored
 }
 
 type leaseSettings struct{ ttl, wait time.Duration }
@@ -72,11 +75,31 @@ type cacheSettings struct {
 	maxRefreshes int
 	observers    []Observer
 	tier         tierSettings
+	failoverSafe bool
+	clock        *clock.Clock // by which entries age; nil: the machine's
 }
 
 type breakerSettings struct {
 	failures int
 	openFor  time.Duration
+}
+
+// hooked is any ReadThrough, for package hook.
+type hooked interface {
+	hookHits(f any)
+	hookInside() (c *Cache, stored any)
+}
+
+// init opens to package readthroughtest what package hook says.
+func init() {
+	hook.WithClock = func(c *clock.Clock) any {
+		return cacheOption(func(s *cacheSettings) error {
+			s.clock = c
+			return nil
+		})
+	}
+	hook.OnHit = func(rt, f any) { rt.(hooked).hookHits(f) }
+	hook.Inside = func(rt any) (cache, stored any) { return rt.(hooked).hookInside() }
 }
 
 func defaultSettings() cacheSettings {
@@ -139,8 +162,10 @@ func (rt *ReadThrough[K, V]) engineSettings() fill.Settings {
 	s := &rt.settings
 	return fill.Settings{
 		TTL: s.ttl, LoadTimeout: s.load.timeout, LoadLimit: s.load.limit,
-		LeaseTTL: s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
+		BackgroundFill: s.load.ahead,
+		LeaseTTL:       s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
 		BatchSize: s.batch.size, GatherWindow: s.batch.window, GatherSize: s.batch.gather,
+		Clock: rt.cache.settings.clock,
 	}
 }
 

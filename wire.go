@@ -44,8 +44,11 @@ func (r *read[K, V]) lookup(ctx context.Context) {
 	if r.rt.copies != nil {
 		r.noteGuard()
 	}
-	raw, err := r.rt.cache.mux.Get(ctx, r.key, &r.rt.replySize)
 	r.found.value = new(V)
+	if r.rt.cache.disabled() {
+		return
+	}
+	raw, err := r.rt.cache.read(ctx, r.key, &r.rt.replySize)
 	r.answered(ctx, raw, err)
 }
 
@@ -55,6 +58,7 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 	rt, l := r.rt, &r.found
 	switch {
 	case err == nil:
+		rt.cache.checkRole()
 		if err := rt.decode(raw, l); err != nil {
 			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 			l.state, *l.value = missing, zero[V]()
@@ -63,6 +67,7 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 			r.keepFound()
 		}
 	case errors.Is(err, redis.Nil):
+		rt.cache.missed(r.key)
 	case unreadable(err):
 		rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 	default:
@@ -83,7 +88,7 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 	if l.entry, err = entry.Parse(raw); err != nil {
 		return err
 	}
-	now := time.Now()
+	now := rt.cache.settings.clock.Now()
 	switch {
 	case l.entry.Fresh(now):
 		l.state = fresh
@@ -119,6 +124,24 @@ func (rt *ReadThrough[K, V]) decodeFresh(raw []byte) (fill.Result[V], bool) {
 		r.Bytes = raw
 	}
 	return r, true
+}
+
+// hookHits is hook.OnHit.
+func (rt *ReadThrough[K, V]) hookHits(f any) {
+	on := f.(func(context.Context, K, V, error))
+	rt.onHit.Store(&on)
+}
+
+// hookInside is hook.Inside.
+func (rt *ReadThrough[K, V]) hookInside() (c *Cache, stored any) {
+	return rt.cache, func(v V) (V, error) {
+		var copied V
+		b, err := appendValue(nil, rt.settings.codec, rt.types.scale, v)
+		if err == nil {
+			err = decodeValue(rt.settings.codec, rt.types.scale, b, &copied)
+		}
+		return copied, err
+	}
 }
 
 // encode makes the entry of a value. The error says why it cannot be stored.

@@ -53,7 +53,7 @@ func (w *setMany[K, V]) add(k K, v V) {
 		w.errs = append(w.errs, err)
 		return
 	}
-	e, err := w.rt.encode(v, fill.Loaded{At: time.Now()})
+	e, err := w.rt.encode(v, fill.Loaded{At: w.rt.cache.settings.clock.Now()})
 	switch {
 	case err != nil:
 		w.errs = append(w.errs, failed("set "+key, err))
@@ -123,7 +123,7 @@ func (rt *ReadThrough[K, V]) Expire(ctx context.Context, ks ...K) error {
 		return rt.writeKeys(ctx, "expire", ks, rt.cache.invalidator(ctx))
 	}
 	return rt.writeKeys(ctx, "expire", ks, func(keys []string) ([]string, error) {
-		return rt.cache.leases.Expire(ctx, time.Now(), rt.settings.stale, keys...)
+		return rt.cache.leases.Expire(ctx, rt.cache.settings.clock.Now(), rt.settings.stale, keys...)
 	})
 }
 

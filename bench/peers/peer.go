@@ -14,7 +14,7 @@ import (
 // The names of the peers.
 const (
 	Readthrough      = "readthrough"
-	InPerson         = "readthrough, Open" // on a client from Open, with a context that cannot end
+	InPerson         = "readthrough, Open" // on a client that keeps deadlines
 	Raw              = "GET+msgpack"
 	AutoPipeline     = "AutoPipeline"
 	FullDuplex       = "AutoPipeline FD"

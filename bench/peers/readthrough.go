@@ -35,24 +35,13 @@ func OpenReadthroughOn[V any](client redis.UniversalClient, load Loader[V], opts
 	return &Ours[V]{wrapped, client, cache}, nil
 }
 
-// inPerson is Ours for callers whose context cannot end: on a client that keeps
-// the timeout by itself, they send their GET themselves.
-type inPerson[V any] struct{ *Ours[V] }
-
+// openInPerson opens Ours on a client that keeps deadlines: its callers send their GET themselves.
 func openInPerson[V any](addr string, load Loader[V]) (Peer[V], error) {
 	client, err := readthrough.Open("redis://" + addr)
 	if err != nil {
 		return nil, err
 	}
-	ours, err := OpenReadthroughOn(client, load)
-	if err != nil {
-		return nil, err
-	}
-	return inPerson[V]{ours}, nil
-}
-
-func (p inPerson[V]) Get(ctx context.Context, key string) (V, error) {
-	return p.Ours.Get(context.WithoutCancel(ctx), key)
+	return OpenReadthroughOn(client, load)
 }
 
 // Invalidate says that the value of key has changed.

@@ -30,6 +30,23 @@ func BenchmarkLarge(b *testing.B) {
 	}
 }
 
+// BenchmarkMiss reads keys that nobody has read before.
+func BenchmarkMiss(b *testing.B) {
+	for _, goroutines := range []int{1, 128} {
+		for _, name := range readers {
+			b.Run(fmt.Sprintf("%d/%s", goroutines, name), func(b *testing.B) {
+				peer, err := peers.All[Book]()[name](redistest.Start(b).Addr(), loadBook)
+				require.NoError(b, err)
+				defer peer.Close() // it has served all its calls
+				op := missOp(peer, keysOf(name, 1)[0])
+				b.ReportAllocs()
+				b.ResetTimer()
+				loop(b, goroutines, op)
+			})
+		}
+	}
+}
+
 func benchmark[V value](b *testing.B, goroutines int, name string, load peers.Loader[V]) {
 	peer, err := peers.All[V]()[name](redistest.Start(b).Addr(), load)
 	require.NoError(b, err)

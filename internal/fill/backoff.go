@@ -3,6 +3,8 @@ package fill
 import (
 	"sync"
 	"time"
+
+	"github.com/readthrough-go/readthrough/internal/clock"
 )
 
 const (
@@ -15,8 +17,9 @@ const (
 // not asked for each stale hit. The pause after a failure doubles from 1 second to the
 // TTL.
 type backoff struct {
-	mu   sync.Mutex
-	keys map[string]setback
+	clock *clock.Clock
+	mu    sync.Mutex
+	keys  map[string]setback
 }
 
 // setback is the pause after the last failure of a key.
@@ -30,7 +33,7 @@ func (b *backoff) allows(key string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s, failed := b.keys[key]
-	return !failed || !time.Now().Before(s.until)
+	return !failed || !b.clock.Now().Before(s.until)
 }
 
 // failed begins a pause of key, twice as long as the last but no longer than ttl.
@@ -38,14 +41,15 @@ func (b *backoff) failed(key string, ttl time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	last, again := b.keys[key]
-	if time.Now().Before(last.until) {
+	now := b.clock.Now()
+	if now.Before(last.until) {
 		return // of what fails during a pause, a reader who had nothing to be served with, say
 	}
 	if !again {
 		b.makeRoom()
 	}
 	pause := max(firstBackoff, min(2*last.pause, ttl))
-	b.keys[key] = setback{time.Now().Add(pause), pause}
+	b.keys[key] = setback{now.Add(pause), pause}
 }
 
 // makeRoom makes room for one more key. The lock is held.

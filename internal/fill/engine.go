@@ -9,6 +9,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/readthrough-go/readthrough/internal/clock"
 	"github.com/readthrough-go/readthrough/internal/flight"
 	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
@@ -16,11 +17,13 @@ import (
 
 // Wrapper is what the engine needs of the wrapper that it fills for.
 type Wrapper[K, V any] struct {
-	Load     func(ctx context.Context, k K) (V, error)
-	LoadMany func(ctx context.Context, ks []K) (map[string]V, error) // by Redis key; nil: there is no batch loader
-	Missing  error                                                   // of a key that LoadMany leaves out
-	Same     func(k K, key string) bool                              // k, which its owner may have changed, still has this Redis key
-	Panicked func(value any) error                                   // what a panic of the code above becomes, with its stack
+	Load func(ctx context.Context, k K) (V, error)
+	// LoadMany answers by Redis key. Nil: there is no batch loader.
+	LoadMany func(ctx context.Context, ks []K) (map[string]V, error)
+	Missing  error // of a key that LoadMany leaves out
+	// Same reports whether k, which its owner may have changed, still has this Redis key.
+	Same     func(k K, key string) bool
+	Panicked func(value any) error // what a panic of the code above becomes, with its stack
 
 	// Encode makes the entry of a value, EncodeErr that of a loader's error if it is an
 	// answer (a cached not-found). Either may call the user's code.
@@ -36,15 +39,17 @@ type Wrapper[K, V any] struct {
 
 // Settings are the limits of an engine.
 type Settings struct {
-	TTL          time.Duration // bounds the pause after failed loads
-	LoadTimeout  time.Duration
-	LeaseTTL     time.Duration
-	LeaseWait    time.Duration // how long another process's load is waited for
-	RedisTimeout time.Duration // of one step of the protocol
-	LoadLimit    int           // loads at a time; 0: any number
-	BatchSize    int           // keys in one call of LoadMany
-	GatherWindow time.Duration // 0: single misses are not gathered
-	GatherSize   int
+	TTL            time.Duration // bounds the pause after failed loads
+	LoadTimeout    time.Duration
+	LeaseTTL       time.Duration
+	LeaseWait      time.Duration // how long another process's load is waited for
+	RedisTimeout   time.Duration // of one step of the protocol
+	BackgroundFill bool          // callers are answered before the value is stored
+	LoadLimit      int           // loads at a time; 0: any number
+	BatchSize      int           // keys in one call of LoadMany
+	GatherWindow   time.Duration // 0: single misses are not gathered
+	GatherSize     int
+	Clock          *clock.Clock // by which entries age, and pauses end; nil: the machine's
 }
 
 // Event is something that the engine tells its wrapper by Note.
@@ -107,7 +112,10 @@ type Engine[K, V any] struct {
 // New returns an engine that fills for w through leases. refreshes bounds the background
 // refreshes of all engines that share it.
 func New[K, V any](w Wrapper[K, V], s Settings, leases *lease.Store, refreshes Slots) *Engine[K, V] {
-	e := &Engine[K, V]{wrapper: w, settings: s, leases: leases, loads: NewSlots(s.LoadLimit), refreshes: refreshes}
+	e := &Engine[K, V]{
+		wrapper: w, settings: s, leases: leases,
+		loads: NewSlots(s.LoadLimit), refreshes: refreshes, backoff: backoff{clock: s.Clock},
+	}
 	if s.GatherWindow > 0 && w.LoadMany != nil {
 		e.gather = &gather[K, V]{window: s.GatherWindow, size: s.GatherSize}
 	}

@@ -30,8 +30,12 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	// Who waits for the load has waited for the lease already, and does not wait for longer
 	// than one round trip may take for the two together.
 	trips := 1 + time.Duration(size/roundTripBytes)
-	early := time.AfterFunc(trips*e.settings.RedisTimeout-rs[0].asked, e.answerEarly(rs))
-	defer early.Stop()
+	if answer := e.answerEarly(rs); e.settings.BackgroundFill {
+		answer()
+	} else {
+		early := time.AfterFunc(trips*e.settings.RedisTimeout-rs[0].asked, answer)
+		defer early.Stop()
+	}
 	began := time.Now()
 	outcomes := e.leases.Settle(rs[0].redisContext(), settlements)
 	took := time.Since(began)

@@ -36,6 +36,9 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 		e.noteRedis(r, answers[i].Err)
 		usable := answers[i].Err == nil && answers[i].Found && e.useEntry(r, answers[i].Entry)
 		r.waitsFor = answers[i].Holder
+		if answers[i].Held {
+			r.token = answers[i].Token
+		}
 		r.OnAcquire(answers[i].Held, usable, answers[i].Failed, answers[i].Err != nil)
 	}
 }

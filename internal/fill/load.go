@@ -215,7 +215,7 @@ func (e *Engine[K, V]) skip(r *loadRun[K, V], l *loaded[V]) bool {
 
 // encode makes the entry of what the loader returned for r.
 func (e *Engine[K, V]) encode(ctx context.Context, r *loadRun[K, V], l *loaded[V]) {
-	at := Loaded{At: time.Now(), Took: l.took}
+	at := Loaded{At: e.settings.Clock.Now(), Took: l.took}
 	result := &l.result
 	switch {
 	case l.skipped || result.Panic != nil || result.Err == ErrGoexit: //nolint:errorlint // the very one

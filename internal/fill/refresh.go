@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/readthrough-go/readthrough/internal/clock"
 	"github.com/readthrough-go/readthrough/internal/flight"
 	"github.com/readthrough-go/readthrough/internal/lease"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
@@ -35,12 +36,12 @@ func Groups[K, V, T any](e *Engine[K, V], keys []T) (groups [][]T, parallel int)
 // DueEarly decides whether this hit of e is the one that refreshes it before it becomes
 // stale: XFetch of Vattani, Chierichetti and Lowenstein (VLDB 2015), with the time that the
 // load took from the entry.
-func DueEarly(beta float64, e *entry.Entry) bool {
+func DueEarly(now *clock.Clock, beta float64, e *entry.Entry) bool {
 	if beta == 0 || e.FreshUntil.IsZero() {
 		return false
 	}
 	ahead := -beta * float64(e.LoadTime) * math.Log(1-rand.Float64())
-	return ahead >= float64(time.Until(e.FreshUntil))
+	return ahead >= float64(now.Until(e.FreshUntil))
 }
 
 // Stale is a read whose entry is to be replaced.

@@ -26,7 +26,7 @@ func TestXFetch_RefreshesAsOftenAsItsFormulaSays(t *testing.T) {
 			for _, left := range []time.Duration{1, delta / 4, delta / 2, delta, 2 * delta, 5 * delta, time.Minute} {
 				e, early := fresh(delta, left), 0
 				for range samples {
-					if DueEarly(beta, e) {
+					if DueEarly(nil, beta, e) {
 						early++
 					}
 				}
@@ -48,7 +48,7 @@ func TestXFetch_NeverRefreshesWithNothingToWeigh(t *testing.T) {
 			"an entry for all time": {1e9, &entry.Entry{LoadTime: time.Hour}},
 		} {
 			for range 1000 {
-				require.False(t, DueEarly(row.beta, row.e), name)
+				require.False(t, DueEarly(nil, row.beta, row.e), name)
 			}
 		}
 	})
@@ -63,7 +63,7 @@ func stampede(arrivals *rand.Rand, beta float64) (loads int, ahead time.Duration
 	for done.IsZero() || time.Now().Before(done) {
 		time.Sleep(time.Duration(arrivals.ExpFloat64() / rate * float64(time.Second)))
 		stale := !e.Fresh(time.Now())
-		if !stale && !DueEarly(beta, e) {
+		if !stale && !DueEarly(nil, beta, e) {
 			continue
 		}
 		if loads++; loads == 1 {

@@ -55,6 +55,19 @@ func (s Slots) release() {
 // full reports whether acquire would have to wait.
 func (s Slots) full() bool { return s != nil && len(s) == cap(s) }
 
+// Share is a part of a sequence.
+type Share struct{ From, To int }
+
+// Shares cuts a sequence of n into equal shares: one for each processor, but none of fewer than
+// least.
+func Shares(n, least int) []Share {
+	shares := make([]Share, max(1, min(runtime.GOMAXPROCS(0), n/least)))
+	for i := range shares {
+		shares[i] = Share{i * n / len(shares), (i + 1) * n / len(shares)}
+	}
+	return shares
+}
+
 // Parallel calls f with each of xs, n of them at a time, and returns when all calls have.
 // If there are several, they run by spawn on goroutines of their own; a panic or Goexit in
 // one of them is repeated when all have ended.

@@ -2,6 +2,7 @@ package fill
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,4 +67,21 @@ func TestParallel_RunsASingleCallInPlace(t *testing.T) {
 	called := 0
 	Parallel(func(func()) { t.Error("no goroutine is needed") }, []int{7}, 4, func(x int) { called = x })
 	require.Equal(t, 7, called)
+}
+
+func TestShares_CoverAllOnce(t *testing.T) {
+	t.Parallel()
+	for n := range 1000 {
+		shares := Shares(n, 64)
+		require.LessOrEqual(t, len(shares), max(1, n/64))
+		require.LessOrEqual(t, len(shares), runtime.GOMAXPROCS(0))
+		next := 0
+		for _, s := range shares {
+			require.Equal(t, next, s.From)
+			require.GreaterOrEqual(t, s.To, s.From)
+			require.True(t, len(shares) == 1 || s.To-s.From >= 64, "%d: %v", n, shares)
+			next = s.To
+		}
+		require.Equal(t, n, next)
+	}
 }

@@ -18,18 +18,19 @@ func TestFullRedis_IsAnError(t *testing.T) {
 	client := redistest.Start(t).Client()
 	s := newSingle(&direct{client: client})
 	ctx := t.Context()
-	require.NoError(t, s.Steal(ctx, key, "token", ttl))
+	got, err := s.Steal(ctx, key, "token", ttl)
+	require.NoError(t, err)
 	require.NoError(t, client.ConfigSet(ctx, "maxmemory", "1").Err())
 	for name, err := range map[string]error{
 		"acquire": second(s.Acquire(ctx, "another", "token", ttl)),
-		"steal":   s.Steal(ctx, key, "thief", ttl),
-		"fill":    second(s.Fill(ctx, key, "token", []byte("entry"), ttl)),
+		"steal":   second(s.Steal(ctx, key, "thief", ttl)),
+		"fill":    second(s.Fill(ctx, key, got.Token, []byte("entry"), ttl)),
 		"set":     s.Set(ctx, "another", []byte("entry"), ttl),
 	} {
 		require.Error(t, err, name)
 		require.True(t, redis.HasErrorPrefix(err, "OOM"), "%s: %v", name, err)
 	}
-	kept, err := s.Release(ctx, key, "token")
+	kept, err := s.Release(ctx, key, got.Token)
 	require.NoError(t, err, "giving back needs no room")
 	require.True(t, kept, "what failed has left the lease alone")
 	left, err := s.Invalidate(ctx, key)
@@ -47,7 +48,7 @@ var calls = map[string]struct {
 	run    func(context.Context, single) (any, error)
 }{
 	"acquire": {false, func(ctx context.Context, s single) (any, error) { return s.Acquire(ctx, key, "token", ttl) }},
-	"steal":   {false, func(ctx context.Context, s single) (any, error) { return nil, s.Steal(ctx, key, "token", ttl) }},
+	"steal":   {false, func(ctx context.Context, s single) (any, error) { return s.Steal(ctx, key, "token", ttl) }},
 	"fill": {true, func(ctx context.Context, s single) (any, error) {
 		return s.Fill(ctx, key, "token", []byte("entry"), ttl)
 	}},
@@ -156,7 +157,9 @@ func TestTTL_IsWholeMillisecondsAndAtLeastOne(t *testing.T) {
 			ctx := t.Context()
 			_, err := s.Acquire(ctx, key, "token", given)
 			require.NoError(t, err)
-			require.Equal(t, []any{"set", own, "token", "nx", "px", want}, wire.sent[0][0].Args())
+			words := wire.sent[0][0].Args()
+			require.Equal(t, "token", loadOf(nextAttempt(t, wire.sent[0][0])))
+			require.Equal(t, []any{"set", own, words[2], "nx", "px", want}, words)
 
 			_, _ = s.Fill(ctx, key, "token", []byte("entry"), given) // there is no reply to read a number from
 			require.Equal(t, want, lastInt(t, wire))

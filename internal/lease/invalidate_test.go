@@ -67,10 +67,10 @@ func TestInvalidate_RefusesFillOfOlderLoad(t *testing.T) {
 		_, err = r.Invalidate(r.ctx(), key)
 		require.NoError(t, err)
 
-		kept, err := r.Renew(r.ctx(), key, "token", ttl)
+		kept, err := r.Renew(r.ctx(), key, got.Token, ttl)
 		require.NoError(t, err)
 		require.False(t, kept)
-		kept, err = r.Fill(r.ctx(), key, "token", []byte("older"), ttl)
+		kept, err = r.Fill(r.ctx(), key, got.Token, []byte("older"), ttl)
 		require.NoError(t, err)
 		require.False(t, kept)
 		r.requireGone(t, key, own)
@@ -162,8 +162,9 @@ func TestStore_IsAnsweredInPart(t *testing.T) {
 			return lostFrom(1)
 		}
 		got := r.Store.Acquire(r.ctx(), []lease.Request{{Key: "a", Token: "1", TTL: ttl}, {Key: "b", Token: "2", TTL: ttl}})
-		require.Equal(t, []lease.Acquired{{Held: true}, {Err: errLost}}, got)
-		outcomes := r.Settle(r.ctx(), []lease.Settlement{{Key: "a", Token: "1"}, {Key: "b", Token: "2"}})
+		token := got[0].Token
+		require.Equal(t, []lease.Acquired{{Held: true, Token: token}, {Err: errLost}}, got)
+		outcomes := r.Settle(r.ctx(), []lease.Settlement{{Key: "a", Token: token}, {Key: "b", Token: "2"}})
 		require.Equal(t, []lease.Outcome{{Kept: true}, {Err: errLost}}, outcomes)
 	})
 }
@@ -217,7 +218,8 @@ func TestKey_IsInSlotOfItsEntry(t *testing.T) {
 func TestStore_WorksOnCluster(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, 3, 0)
-	s := newSingle(&direct{client: cluster.Client()})
+	client := cluster.Client()
+	s := newSingle(&direct{client: client})
 	ctx := t.Context()
 	keys := keysOfAllKinds()
 	for _, key := range keys {
@@ -232,17 +234,17 @@ func TestStore_WorksOnCluster(t *testing.T) {
 		}
 		got, err := s.Acquire(ctx, key, "token", ttl)
 		require.NoError(t, err)
-		require.Equal(t, lease.Acquired{Held: true}, got, "%q: the entry is gone and the lease free", key)
-		kept, err := s.Renew(ctx, key, "token", ttl)
+		require.Equal(t, lease.Acquired{Held: true, Token: "token"}, ofLoad(t, client, s.Key(key), got), "%q: the entry is gone and the lease free", key)
+		kept, err := s.Renew(ctx, key, got.Token, ttl)
 		require.NoError(t, err)
 		require.True(t, kept)
-		kept, err = s.Fill(ctx, key, "token", []byte("entry of "+key), ttl)
+		kept, err = s.Fill(ctx, key, got.Token, []byte("entry of "+key), ttl)
 		require.NoError(t, err)
 		require.True(t, kept)
 		got, err = s.Acquire(ctx, key, "next", ttl)
 		require.NoError(t, err)
-		require.Equal(t, lease.Acquired{Held: true, Found: true, Entry: []byte("entry of " + key)}, got)
-		kept, err = s.Release(ctx, key, "next")
+		require.Equal(t, lease.Acquired{Held: true, Token: "next", Found: true, Entry: []byte("entry of " + key)}, ofLoad(t, client, s.Key(key), got))
+		kept, err = s.Release(ctx, key, got.Token)
 		require.NoError(t, err)
 		require.True(t, kept)
 	}

@@ -14,10 +14,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,6 +37,7 @@ type Store struct {
 	redis  Doer
 	config Config
 	taught sync.Map // the hashes of the scripts that were sent by their text
+	placed placed
 
 	// What Redis may refuse: unlinks stands for UNLINK, hashes for EVALSHA, expiries for
 	// the script of Expire.
@@ -54,12 +53,19 @@ type Config struct {
 	// OnRefused is called once when Redis begins to refuse a command, with the reply and
 	// what the Store does instead. It tries the command again each 30 seconds.
 	OnRefused func(err error)
+	// FailoverSafe has what is stored served by no other primary than the one that took it:
+	// see failover.go. It cannot do without scripts: where Redis refuses them, nothing is
+	// stored and nothing found.
+	FailoverSafe bool
 }
 
 // NewStore returns the leases in the Redis that do speaks to.
 func NewStore(do Doer, c Config) *Store {
 	if c.Prefix != "" {
 		c.Prefix += ":"
+	}
+	if c.FailoverSafe {
+		c.Watch = nil // a transaction cannot stamp
 	}
 	return &Store{redis: do, config: c}
 }
@@ -80,140 +86,6 @@ func Protects(key string) bool { return !strings.ContainsAny(key, "{}") }
 
 // NewToken returns a token that nobody can guess and that no other lease has.
 func NewToken() string { return rand.Text() }
-
-// Request asks for the lease of one entry.
-type Request struct {
-	Key   string
-	Token string
-	TTL   time.Duration
-	Steal bool // take the lease whoever holds it: the holder's fill will be refused
-	// WaitsFor is the token that held the lease when it was last asked for, if any did.
-	WaitsFor string
-}
-
-// Acquired is the answer to a Request.
-type Acquired struct {
-	Held   bool   // the lease is now the caller's
-	Holder string // whose it is, if it is not
-	Failed bool   // the load under the lease of WaitsFor has brought nothing to store
-	Found  bool   // the entry exists,
-	Entry  []byte // and this is it; it is not asked for by a Request that steals
-	Err    error  // nothing of this is known
-}
-
-// Acquire asks for the leases of all requests, and for the entries, in one round trip. If
-// a lease would be of no use it asks nothing, and the answers are ErrRefused.
-func (s *Store) Acquire(ctx context.Context, requests []Request) []Acquired {
-	if !s.stores() {
-		return slices.Repeat([]Acquired{{Err: ErrRefused}}, len(requests))
-	}
-	answers, asked := make([]Acquired, len(requests)), make([]acquire, len(requests))
-	send(ctx, s.redis.Do, len(requests), func(i int) []redis.Cmder {
-		asked[i] = s.newAcquire(ctx, requests[i])
-		asked[i].set.release = func() { // ends within the Doer's timeout
-			s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: requests[i].Key, Token: requests[i].Token}})
-		}
-		return asked[i].cmds()
-	}, func(i int, _ []redis.Cmder, err error) {
-		if answers[i].Err = err; err == nil {
-			answers[i] = asked[i].answer()
-		} else {
-			asked[i].set.giveUp()
-		}
-	})
-	return answers
-}
-
-// acquire is the commands of one Request.
-type acquire struct {
-	Request
-	set           *setLease
-	entry, holder *redis.StringCmd // nil if the lease is stolen
-	failed        *redis.StringCmd // nil unless another's load is waited for
-}
-
-// setLease is the SET of an acquire. If its answer was given up and comes after all, the
-// lease is released: a client that was still connecting sends commands that nobody waits
-// for any more, and others would wait for that lease until it expires.
-type setLease struct {
-	*redis.Cmd
-	release func()
-	state   atomic.Int32 // setPending, setAnswered or setGivenUp
-}
-
-const (
-	setPending = iota
-	setAnswered
-	setGivenUp
-)
-
-// SetErr is called by go-redis when the reply has been read: err is nil if the lease was
-// acquired.
-func (c *setLease) SetErr(err error) {
-	c.Cmd.SetErr(err)
-	if err == nil && c.state.Swap(setAnswered) == setGivenUp {
-		go c.release()
-	}
-}
-
-// giveUp says that nobody waits for the answer any more. One that has come is for the
-// load to settle.
-func (c *setLease) giveUp() { c.state.CompareAndSwap(setPending, setGivenUp) }
-
-func (s *Store) newAcquire(ctx context.Context, r Request) acquire {
-	lease := s.Key(r.Key)
-	if r.Steal {
-		return acquire{Request: r, set: &setLease{Cmd: redis.NewCmd(ctx, "set", lease, r.Token, "px", millis(r.TTL))}}
-	}
-	a := acquire{
-		Request: r,
-		set:     &setLease{Cmd: redis.NewCmd(ctx, "set", lease, r.Token, "nx", "px", millis(r.TTL))},
-		entry:   redis.NewStringCmd(ctx, "get", r.Key),
-		holder:  redis.NewStringCmd(ctx, "get", lease),
-	}
-	if r.WaitsFor != "" {
-		a.failed = redis.NewStringCmd(ctx, "get", s.failedKey(r.Key))
-	}
-	return a
-}
-
-func (a *acquire) cmds() []redis.Cmder {
-	switch {
-	case a.entry == nil:
-		return []redis.Cmder{a.set}
-	case a.failed == nil:
-		return []redis.Cmder{a.set, a.entry, a.holder}
-	}
-	return []redis.Cmder{a.set, a.entry, a.holder, a.failed}
-}
-
-func (a *acquire) answer() Acquired {
-	err := a.set.Err()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return Acquired{Err: err}
-	}
-	if a.entry == nil {
-		return Acquired{Held: err == nil}
-	}
-	for _, get := range []*redis.StringCmd{a.entry, a.holder} {
-		err := get.Err()
-		if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "WRONGTYPE") {
-			return Acquired{Err: err} // the connection was lost in between, say
-		}
-	}
-	var r Acquired
-	// A client that lost the answer sends the commands again, and then SET NX
-	// fails for the lease that the first attempt got. So the holder decides too.
-	r.Held = err == nil || a.holder.Val() == a.Token
-	if !r.Held {
-		r.Holder, r.Failed = a.holder.Val(), a.failed != nil && a.failed.Val() == a.WaitsFor
-	}
-	// An entry that cannot be read (WRONGTYPE) is none: the fill overwrites it.
-	if b, err := a.entry.Bytes(); err == nil {
-		r.Found, r.Entry = true, b
-	}
-	return r
-}
 
 // Settlement is how a load ends: with an entry to store, if its lease is still
 // held, or without; the lease is given back either way.
@@ -250,9 +122,14 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 		case e.Failed:
 			cmds = append(cmds, setting(s.failedKey(e.Key), e.Token, failedFor))
 		}
-		return transaction{lease, e.Token, cmds}
+		return transaction{lease, e.Token, e.Entry == nil, cmds}
 	})
 	s.abandon(ctx, settlements, outcomes)
+	for i, e := range settlements {
+		if outcomes[i].Kept && e.Entry != nil {
+			s.placed.add(e.Key, e.TTL)
+		}
+	}
 	return outcomes
 }
 
@@ -293,7 +170,7 @@ func (s *Store) Renew(ctx context.Context, requests []Request) []Outcome {
 		return s.call(ctx, again, renew, []string{s.Key(requests[i].Key)}, requests[i].Token, millis(requests[i].TTL))
 	}, func(i int) transaction {
 		lease, token := s.Key(requests[i].Key), requests[i].Token
-		return transaction{lease, token, [][]any{setting(lease, token, requests[i].TTL)}}
+		return transaction{lease, token, false, [][]any{setting(lease, token, requests[i].TTL)}}
 	})
 }
 
@@ -313,12 +190,18 @@ type Item struct {
 	TTL   time.Duration // zero: until it is deleted
 }
 
-// Set stores the entries and deletes their leases: what was being loaded is older.
-// The keys in left may not have got their entry.
+// Set stores the entries and deletes their leases: what was being loaded is older. If the
+// Store is FailoverSafe and Redis refuses scripts, it invalidates. The keys in left may not
+// have got their entry.
 func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {
 	keys := make([]string, len(items))
 	for i, item := range items {
 		keys[i] = item.Key
+	}
+	if s.config.FailoverSafe {
+		return s.writeByScript(ctx, &s.scripts, s.withoutScripts(), keys, func(i int, again bool) []redis.Cmder {
+			return s.call(ctx, again, safeSet, keys[i:i+1], items[i].Entry, millis(items[i].TTL))
+		})
 	}
 	return failures(keys, s.write(ctx, keys, func(i int, _ bool) []redis.Cmder {
 		return []redis.Cmder{redis.NewCmd(ctx, setting(keys[i], items[i].Entry, items[i].TTL)...)}
@@ -332,17 +215,28 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 func (s *Store) Expire(
 	ctx context.Context, now time.Time, stale time.Duration, keys ...string,
 ) (left []string, err error) {
-	if !s.expiries.open() {
+	magic := entry.Magic
+	if s.config.FailoverSafe {
+		magic = entry.StampedMagic
+	}
+	at := entry.FreshUntilOffset + len(magic) - len(entry.Magic)
+	return s.writeByScript(ctx, &s.expiries, "Expire invalidates instead", keys, func(i int, again bool) []redis.Cmder {
+		return s.call(ctx, again, expire, keys[i:i+1], magic, at, entry.Stamp(now), millis(stale))
+	})
+}
+
+// writeByScript is write by a script. It invalidates the entries with which Redis refuses
+// that, which w remembers.
+func (s *Store) writeByScript(
+	ctx context.Context, w *way, instead string, keys []string, script cmdsFor,
+) (left []string, err error) {
+	if !w.open() {
 		return s.Invalidate(ctx, keys...)
 	}
-	outcomes := s.write(ctx, keys, func(i int, again bool) []redis.Cmder {
-		return s.call(ctx, again, expire, keys[i:i+1],
-			entry.Magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale))
-	})
+	outcomes := s.write(ctx, keys, script)
 	var refused []string
 	for i := range outcomes {
-		err := s.check(&s.expiries, outcomes[i].Err, "Expire invalidates instead")
-		if errors.Is(err, ErrRefused) {
+		if errors.Is(s.check(w, outcomes[i].Err, instead), ErrRefused) {
 			refused, outcomes[i].Err = append(refused, keys[i]), nil
 		}
 	}
@@ -365,6 +259,7 @@ func (s *Store) Invalidate(ctx context.Context, keys ...string) (left []string, 
 // since a cluster that moves a slot refuses commands of two (TRYAGAIN).
 func (s *Store) write(ctx context.Context, keys []string, change cmdsFor) []Outcome {
 	return s.run(ctx, s.redis.Force, len(keys), func(i int, again bool) []redis.Cmder {
+		s.placed.forget(keys[i])
 		if !Protects(keys[i]) {
 			return change(i, again)
 		}

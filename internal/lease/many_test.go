@@ -18,11 +18,16 @@ func TestAcquire_OfManyIsOneRoundTrip(t *testing.T) {
 			{Key: "cold", Token: "1", TTL: ttl}, {Key: "held", Token: "2", TTL: ttl},
 			{Key: "stored", Token: "3", TTL: ttl}, {Key: "held", Token: "4", TTL: ttl, Steal: true},
 		})
-		require.Equal(t, []lease.Acquired{
-			{Held: true}, {Holder: "another"}, {Held: true, Found: true, Entry: []byte("entry")}, {Held: true},
-		}, got)
 		require.Len(t, r.wire.sent, 1)
-		r.requireKey(t, r.Key("held"), "4", ttl)
+		for i, key := range []string{"cold", "held", "stored", "held"} {
+			got[i] = ofLoad(t, r.redis, r.Key(key), got[i])
+			if got[i].Held {
+				r.requireKey(t, r.Key(key), r.redis.Get(r.ctx(), r.Key(key)).Val(), ttl)
+			}
+		}
+		require.Equal(t, []lease.Acquired{
+			{Held: true, Token: "1"}, {Holder: "another"}, {Held: true, Token: "3", Found: true, Entry: []byte("entry")}, {Held: true, Token: "4"},
+		}, got)
 	})
 }
 

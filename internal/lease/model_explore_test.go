@@ -19,7 +19,10 @@ type scenario struct {
 	oneByOne  bool // a writer begins when the one before it has ended
 	polls     int8 // how often a flight asks again before it must stop waiting
 
-	leaseExpiries, entryExpiries, lostAnswers, unstorable, crashes uint8
+	leaseExpiries, entryExpiries, lostAnswers, resends, unstorable, crashes uint8
+
+	// The Store is FailoverSafe if there are failovers.
+	replications, failovers uint8
 }
 
 func (s *scenario) callerIn(i int) uint8 { return (s.callers[i] - 'A') & 1 }
@@ -29,7 +32,8 @@ func (s *scenario) writerIn(i int) uint8 { return s.writers[i] - 'A' }
 func (s *scenario) start() world {
 	w := world{
 		db: 1, leaseExpiries: s.leaseExpiries, entryExpiries: s.entryExpiries,
-		lostAnswers: s.lostAnswers, unstorable: s.unstorable, crashes: s.crashes,
+		lostAnswers: s.lostAnswers, resends: s.resends, unstorable: s.unstorable, crashes: s.crashes,
+		primary: 1, replications: s.replications, failovers: s.failovers,
 	}
 	for i := len(s.callers); i < callers; i++ {
 		w.callers[i].at = vanished
@@ -195,7 +199,7 @@ func (m *model) narrate(schedule []action) string {
 	for n, a := range schedule {
 		before := w
 		m.step(&w, a)
-		fmt.Fprintf(&story, "%3d  %-52s db %d  entry %d  lease %d\n", n+1, m.describe(&before, a), w.db, w.entry, w.lease)
+		fmt.Fprintf(&story, "%3d  %-52s db %d  entry %d  lease %s\n", n+1, m.describe(&before, a), w.db, w.entry, tokenName(w.lease))
 	}
 	return story.String()
 }
@@ -224,9 +228,21 @@ func (m *model) describe(w *world, a action) string {
 		return "the entry expires"
 	case processCrashes:
 		return "B crashes"
+	case replicates:
+		return "the replica gets what Redis has"
+	case failsOver:
+		return "the replica is promoted"
 	}
 	f := &w.flights[a.p][a.i]
-	return fmt.Sprintf("%c: flight %d, token %d: %s", 'A'+a.p, a.i+1, f.token, f.describe(a.kind))
+	return fmt.Sprintf("%c: flight %d, token %s: %s", 'A'+a.p, a.i+1, tokenName(f.token), f.describe(a.kind))
+}
+
+// tokenName returns the number of a token's load, and of the attempt if that is not the first.
+func tokenName(token uint8) string {
+	if token%attempts == 0 {
+		return fmt.Sprint(token / attempts)
+	}
+	return fmt.Sprint(token/attempts, ".", token%attempts+1)
 }
 
 func (f *flying) describe(k actionKind) string {
@@ -240,6 +256,8 @@ func (f *flying) describe(k actionKind) string {
 		return "the load ends with what cannot be stored"
 	case flightLosesAnswer:
 		return "Redis fails it in " + step
+	case flightSendsAgain:
+		return "its client sends the " + step + " again"
 	}
 	return [...]string{
 		boarding: "begins to " + step, sent: "Redis does its " + step, halfway: "Redis does its GET",

@@ -1,7 +1,6 @@
 package lease_test
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/readthrough-go/readthrough/internal/lease"
@@ -15,21 +14,24 @@ func (m *model) merge(w *world) {
 	for p := range w.flights {
 		for i := range w.flights[p] {
 			w.rankMarks(p, i)
+			m.forgetVersion(w, p, i)
 		}
 	}
-	w.rankVersions()
+	m.rankVersions(w)
 	for p := range w.flights {
 		w.sortFlights(p)
 	}
 	m.sortCallers(w)
 	w.nameTokens()
 	w.tidy()
+	m.namePrimaries(w)
 	if !m.hurts(w) {
 		w.crashes = 0
 	}
 }
 
-// rankMarks numbers the marks of a flight that still decide anything.
+// rankMarks numbers the marks of a flight that still decide anything: one that no caller has joined
+// before does not.
 func (w *world) rankMarks(p, i int) {
 	f, s := &w.flights[p][i], &w.seatings[p]
 	if f.at == landed {
@@ -38,19 +40,24 @@ func (w *world) rankMarks(p, i int) {
 	if f.Step != lease.Acquire {
 		f.polls, f.replace = 0, 0
 	}
+	first := int8(everyone)
+	for c := range s.seats {
+		if int(s.seats[c].flight) == i+1 {
+			first = min(first, s.seats[c].since)
+		}
+	}
+	if f.Step == lease.Load {
+		f.sent = 0
+	}
 	var marks [2]*int8
 	n := 0
-	if f.began > 0 {
-		marks[n] = &f.began
+	for _, mark := range [...]*int8{&f.began, &f.sent} {
+		if *mark <= first {
+			*mark = 0
+			continue
+		}
+		marks[n] = mark
 		n++
-	}
-	switch {
-	case f.sent == 0:
-	case f.Step != lease.Load:
-		marks[n] = &f.sent
-		n++
-	default:
-		f.sent = 0
 	}
 	if n == 2 && *marks[0] > *marks[1] {
 		marks[0], marks[1] = marks[1], marks[0]
@@ -74,10 +81,30 @@ func (w *world) rankMarks(p, i int) {
 	s.flights[i].now = int8(n)
 }
 
+// forgetVersion forgets what a flight has loaded and can neither store nor give to anybody.
+func (m *model) forgetVersion(w *world, p, i int) {
+	f := &w.flights[p][i]
+	if f.version == 0 || f.Step == lease.Acquire || f.began > 0 || f.good && f.sent > 0 || m.fillsAnyway || m.trustsAny {
+		return
+	}
+	if f.Held && w.mayBe(f.token) {
+		return
+	}
+	f.version = 0
+}
+
+// mayBe reports whether a token is the lease, or may yet be.
+func (w *world) mayBe(token uint8) bool {
+	return w.lease == token || w.replica.lease == token || slices.ContainsFunc(w.orphans[:], func(c command) bool {
+		return (c.kind == acquireCmd || c.kind == stealCmd) && c.token == token
+	})
+}
+
 // rankVersions numbers the versions so that two differ only if some caller may
 // have to tell them apart: a version is compared with the floor of a caller, or
 // with what will be one, and with nothing else.
-func (w *world) rankVersions() {
+func (m *model) rankVersions(w *world) {
+	m.forgetWrites(w)
 	var floor, rank [8]uint8
 	for _, c := range w.callers {
 		floor[c.floor] = 1
@@ -107,6 +134,20 @@ func (w *world) rankVersions() {
 	w.covered = rank[w.covered]
 }
 
+// forgetWrites forgets which versions were invalidated, or will be, when nobody comes any more
+// for whom it matters.
+func (m *model) forgetWrites(w *world) {
+	if m.refresher && !w.refresher.done || slices.ContainsFunc(w.callers[:], func(c caller) bool { return c.at == notStarted }) {
+		return
+	}
+	w.covered = 0
+	for i := range w.writers {
+		if m.sets != i+1 {
+			w.writers[i].version = 0
+		}
+	}
+}
+
 // eachVersion calls f with each version that somebody may yet be given.
 func (w *world) eachVersion(f func(*uint8)) {
 	some := func(v *uint8) {
@@ -115,6 +156,7 @@ func (w *world) eachVersion(f func(*uint8)) {
 		}
 	}
 	some(&w.entry)
+	some(&w.replica.entry)
 	for p := range w.flights {
 		for i := range w.flights[p] {
 			some(&w.flights[p][i].version)
@@ -151,7 +193,7 @@ func (w *world) sortFlights(p int) {
 // exchange has two neighbours change places if they are out of order.
 func (w *world) exchange(p, i int) {
 	fs, s := &w.flights[p], &w.seatings[p]
-	if order(&fs[i], &fs[i+1]) >= 0 {
+	if fs[i].rank() >= fs[i+1].rank() {
 		return
 	}
 	fs[i], fs[i+1] = fs[i+1], fs[i]
@@ -170,11 +212,13 @@ func (w *world) exchange(p, i int) {
 	}
 }
 
-// order compares what tells two flights apart as a rule. Those that it takes for
-// equal stay as they are, which only merges less.
-func order(a, b *flying) int {
-	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.Step, b.Step), cmp.Compare(a.version, b.version),
-		cmp.Compare(a.polls, b.polls), cmp.Compare(a.sent, b.sent), cmp.Compare(a.began, b.began))
+// rank is a number for what tells flights apart as a rule. Those that it takes for equal stay as
+// they are, which only merges less.
+func (f *flying) rank() (r uint64) {
+	for _, n := range [...]uint8{uint8(f.at), uint8(f.Step), f.version, uint8(f.polls), uint8(f.sent), uint8(f.began)} {
+		r = r<<8 | uint64(n)
+	}
+	return r
 }
 
 func (m *model) sortCallers(w *world) {
@@ -195,29 +239,59 @@ func (m *model) sortCallers(w *world) {
 }
 
 func (w *world) nameTokens() {
-	var names [32]uint8
+	var names [32 * attempts]uint8
+	var loads, known [32]uint8 // the name of each, and how many of its attempts have one
 	next := uint8(0)
+	nameLoad := func(token *uint8) {
+		load := *token / attempts
+		if load == 0 {
+			return
+		}
+		if loads[load] == 0 {
+			next++
+			loads[load] = next
+		}
+		*token = loads[load] * attempts
+	}
 	name := func(token *uint8) {
 		if *token == 0 {
 			return
 		}
-		if names[*token] == 0 {
-			next++
-			names[*token] = next
+		old := *token
+		nameLoad(token)
+		if names[old] == 0 {
+			names[old] = *token + known[old/attempts]
+			known[old/attempts]++
 		}
-		*token = names[*token]
+		*token = names[old]
 	}
 	for p := range w.flights {
 		for i := range w.flights[p] {
 			f := &w.flights[p][i]
 			name(&f.token)
-			name(&f.waitsFor)
-			name(&f.holder)
+			nameLoad(&f.waitsFor) // whatever the attempt
+			nameLoad(&f.holder)
 		}
 	}
 	name(&w.lease)
-	name(&w.failed)
+	name(&w.replica.lease)
+	nameLoad(&w.failed)
 	for i := range w.orphans {
 		name(&w.orphans[i].token)
 	}
+}
+
+// namePrimaries makes one of all primaries that are gone, whose IDs never come back.
+func (m *model) namePrimaries(w *world) {
+	if m.idsComeBack {
+		return
+	}
+	for _, of := range []*uint8{&w.entryOf, &w.leaseOf} {
+		if *of == w.primary {
+			*of = 1
+		} else {
+			*of = 0
+		}
+	}
+	w.primary, w.replica.entryOf, w.replica.leaseOf = 1, 0, 0
 }

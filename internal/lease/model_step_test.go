@@ -23,6 +23,11 @@ type rules struct {
 	waitsForever     bool // for the process that holds the lease: no
 	neverSteals      bool // a Refresh takes what it finds: no
 	tellsNobody      bool // of a load that has brought nothing to store: no
+	trustsAny        bool // whichever attempt's lease a release gives back, it was held throughout: no
+	servesForeign    bool // an entry that another primary took is served: no
+	fillsForeign     bool // a lease that another primary gave is good for a fill: no
+	idsComeBack      bool // a server that is promoted again has the ID it had before: no
+	sameToken        bool // a client that sends an acquire again does so under the same token: no
 }
 
 func realRules() rules {
@@ -58,10 +63,13 @@ const (
 	refresherGoesOn
 	callerLosesAnswer
 	flightLosesAnswer
+	flightSendsAgain // its client does, which has lost the connection
 	orphanArrives
 	leaseExpires
 	entryExpires
 	processCrashes
+	replicates
+	failsOver
 )
 
 // befalls reports whether the step is something that befalls the actors.
@@ -78,7 +86,9 @@ func actions() []action {
 	}
 	for p := range uint8(processes) {
 		for i := range uint8(maxFlying) {
-			for _, k := range []actionKind{flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer} {
+			for _, k := range []actionKind{
+				flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer, flightSendsAgain,
+			} {
 				all = append(all, action{k, p, i})
 			}
 		}
@@ -86,7 +96,8 @@ func actions() []action {
 	for i := range uint8(maxOrphans) {
 		all = append(all, action{kind: orphanArrives, i: i})
 	}
-	return append(all, action{kind: refresherGoesOn}, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes})
+	return append(all, action{kind: refresherGoesOn}, action{kind: leaseExpires}, action{kind: entryExpires}, action{kind: processCrashes},
+		action{kind: replicates}, action{kind: failsOver})
 }
 
 // model is a scenario and the rules that it is played by.
@@ -138,10 +149,15 @@ func (m *model) step(w *world, a action) bool {
 		}
 	case flightLosesAnswer:
 		possible = m.loseAnswer(w, a.p, a.i)
+	case flightSendsAgain:
+		f := &w.flights[a.p][a.i]
+		if possible = f.underway() && spend(&w.resends); possible {
+			m.sendAgain(w, f)
+		}
 	case orphanArrives:
 		if c := w.orphans[a.i]; c.kind != none {
 			w.orphans[a.i] = command{}
-			w.apply(c)
+			m.apply(w, c)
 			possible = true
 		}
 	case leaseExpires:
@@ -150,11 +166,19 @@ func (m *model) step(w *world, a action) bool {
 		}
 	case entryExpires:
 		if possible = w.entry != 0 && spend(&w.entryExpiries); possible {
-			w.entry = 0
+			w.setEntry(0)
 		}
 	case processCrashes:
 		if possible = m.hurts(w) && spend(&w.crashes); possible {
 			m.crash(w)
+		}
+	case replicates:
+		if possible = w.failovers > 0 && spend(&w.replications); possible {
+			w.replica = w.memory
+		}
+	case failsOver:
+		if possible = spend(&w.failovers); possible {
+			m.failOver(w)
 		}
 	}
 	if possible {
@@ -191,8 +215,8 @@ func (m *model) stepCaller(w *world, i uint8) bool {
 	case c.at == notStarted:
 		c.floor = w.covered
 		c.at = missed
-		if w.entry != 0 {
-			m.serve(w, i, w.entry)
+		if entry := m.get(w); entry != 0 {
+			m.serve(w, i, entry)
 		}
 	default:
 		if w.seatings[p].full() {
@@ -216,7 +240,7 @@ func (m *model) stepRefresher(w *world) bool {
 	case !m.refresher || r.done:
 		return false
 	case r.found == 0:
-		r.found = w.entry
+		r.found = m.get(w)
 		return r.found != 0
 	case w.seatings[0].full():
 		return false
@@ -277,9 +301,9 @@ func (m *model) write(w *world, wr *writer, i uint8, entry bool) {
 	case !entry && !m.keepsLease:
 		w.setLease(0)
 	case entry && m.sets == int(i)+1:
-		w.entry = wr.version
+		w.setEntry(wr.version)
 	case entry:
-		w.entry = 0
+		w.setEntry(0)
 	}
 }
 
@@ -297,10 +321,10 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 	case sent:
 		m.arrive(w, f)
 	case halfway:
-		// A client that lost the answer asks again: then the lease is its own.
-		f.good = f.good || w.lease == f.token
-		f.version, f.at = w.entry, replied
-		f.holder, f.inVain = w.lease, f.waitsFor != 0 && f.waitsFor == w.failed
+		if !m.isSafe() {
+			w.look(f)
+		}
+		f.version, f.at = m.get(w), replied
 	case replied:
 		return m.digest(w, p, i, over)
 	case loading:
@@ -309,6 +333,18 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 		m.endLoad(w, p, i, true)
 	}
 	return true
+}
+
+// isSafe reports whether the Store is FailoverSafe: a script looks who holds the lease, and not a
+// command behind that for the entry.
+func (m *model) isSafe() bool { return m.scenario.failovers > 0 }
+
+// look has f learn who holds the lease, and whether it waits in vain.
+func (w *world) look(f *flying) {
+	if !f.good && sameLoad(w.lease, f.token) { // an earlier attempt got it
+		f.good, f.owns, f.token = true, true, w.lease
+	}
+	f.holder, f.inVain = w.lease, f.waitsFor != 0 && sameLoad(f.waitsFor, w.failed)
 }
 
 // arrive is the moment at which Redis does what f has sent.
@@ -320,49 +356,79 @@ func (m *model) arrive(w *world, f *flying) {
 		if f.at = halfway; f.Steal {
 			f.at = replied // it does not look at the entry
 		}
-		if w.lease == 0 || f.Steal {
+		if m.leaseIsFree(w) || f.Steal {
 			w.setLease(f.token)
 			f.good, f.owns = true, true
 		}
+		if m.isSafe() {
+			w.look(f)
+		}
 	case lease.Fill:
 		owned := f.owns
-		f.good = w.apply(command{fillCmd, f.token, f.version})
+		f.good = m.apply(w, command{fillCmd, f.token, f.version})
 		if !f.good && m.fillsAnyway {
-			w.entry, f.good = f.version, true
+			w.setEntry(f.version)
+			f.good = true
 		}
 		if f.good && !owned {
 			m.violation = ownersFill
 		}
 	case lease.Release:
 		w.failed = f.token
-		f.good = w.apply(command{kind: releaseCmd, token: f.token})
+		another := w.lease != f.token && sameLoad(w.lease, f.token)
+		f.good = m.apply(w, command{kind: releaseCmd, token: f.token}) || another && m.trustsAny
 	}
 }
 
 // apply is the moment at which Redis does c. It reports what a script returns.
-func (w *world) apply(c command) bool {
+func (m *model) apply(w *world, c command) bool {
 	switch c.kind {
 	case acquireCmd, stealCmd:
-		if w.lease == 0 || c.kind == stealCmd {
+		if m.leaseIsFree(w) || c.kind == stealCmd {
 			w.setLease(c.token)
 		}
 		return false
 	case unlinkCmd:
-		w.entry = 0
+		w.setEntry(0)
 		return false
 	case unleaseCmd:
 		w.setLease(0)
 		w.orphan(command{kind: unlinkCmd}) // comes after it
 		return false
 	}
-	if w.lease != c.token {
+	foreign := w.leaseOf != w.primary && !m.fillsForeign
+	if !c.meets(w.lease) || c.kind == fillCmd && foreign {
 		return false
 	}
+	kept := w.lease == c.token && !foreign
 	if c.kind == fillCmd {
-		w.entry = c.version
+		w.setEntry(c.version)
 	}
 	w.setLease(0)
-	return true
+	return kept
+}
+
+// get returns the entry that a read is given.
+func (m *model) get(w *world) uint8 {
+	if w.entryOf != w.primary && !m.servesForeign {
+		return 0
+	}
+	return w.entry
+}
+
+// leaseIsFree reports whether an acquire gets the lease.
+func (m *model) leaseIsFree(w *world) bool { return w.lease == 0 || w.leaseOf != w.primary }
+
+// failOver makes the replica the primary, with what it has. A restart from a snapshot is the same.
+func (m *model) failOver(w *world) {
+	w.setLease(0) // who had it has lost it
+	w.memory = w.replica
+	if w.failovers == 0 { // no other will be promoted
+		w.replica, w.replications = memory{}, 0
+	}
+	if w.primary++; m.idsComeBack && w.primary > 2 {
+		w.primary = 1
+	}
 }
 
 // digest goes on after an answer.
@@ -461,9 +527,8 @@ func (m *model) answerEarly(w *world, p, i uint8) bool {
 // loseAnswer is a timeout. What was sent may still arrive.
 func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	f := &w.flights[p][i]
-	underway := f.at == sent || f.at == halfway || f.at == replied
 	renewing := f.at == loading && f.Held && !f.Down
-	if !(underway || renewing) || !spend(&w.lostAnswers) {
+	if !(f.underway() || renewing) || !spend(&w.lostAnswers) {
 		return false
 	}
 	if renewing {
@@ -479,6 +544,20 @@ func (m *model) loseAnswer(w *world, p, i uint8) bool {
 	}
 	m.proceed(w, p, i)
 	return true
+}
+
+// sendAgain has what f has sent be sent once more. The first copy may still arrive, and its
+// answer is lost.
+func (m *model) sendAgain(w *world, f *flying) {
+	w.strand(f)
+	f.at, f.good, f.inVain, f.holder = sent, false, false, 0
+	if f.Step != lease.Acquire {
+		return
+	}
+	f.version = 0
+	if !m.sameToken {
+		f.token = w.nextAttempt(f.token)
+	}
 }
 
 // strand leaves what f has sent to itself.
@@ -549,7 +628,7 @@ func (m *model) checkOwners(w *world) {
 				continue
 			}
 			owners++
-			if f.token != w.lease {
+			if !sameLoad(f.token, w.lease) {
 				m.violation = oneOwner
 			}
 		}

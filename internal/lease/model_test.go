@@ -20,6 +20,7 @@ import (
 //
 // An actor moves in steps: a command is sent, Redis does it, the answer arrives; a
 // load begins, reads the database, ends. Any other actor may come in between.
+// Where there are failovers, the Store is FailoverSafe.
 // Callers do not give up here, nothing becomes stale by age, and there is one key.
 
 func TestProtocol_IsCoherentInEveryInterleaving(t *testing.T) {
@@ -45,6 +46,19 @@ func TestProtocol_IsCoherentInEveryInterleaving(t *testing.T) {
 		{"one refreshes, and Redis fails", scenario{callers: "Aa", writers: "A", leaseExpiries: 1, lostAnswers: 1, unstorable: 1}},
 		{"a refresh in the background", scenario{callers: "AAB", writers: "B", refresher: true}},
 		{"a refresh in the background, and one at once", scenario{callers: "Aa", writers: "AB", oneByOne: true, refresher: true, leaseExpiries: 1}},
+		{"a command is sent twice", scenario{callers: "AA", writers: "B", polls: 1, leaseExpiries: 1, resends: 1}},
+		{"two commands are sent twice", scenario{callers: "AB", writers: "B", resends: 2}},
+		{"a command is sent twice, and Redis fails", scenario{callers: "AB", writers: "B", lostAnswers: 1, resends: 1, crashes: 1}},
+		{"a command is sent twice, and a value cannot be stored", scenario{callers: "AB", writers: "B", polls: 1, leaseExpiries: 1, resends: 1, unstorable: 1}},
+		{"a refresh is sent twice", scenario{callers: "Aa", writers: "A", leaseExpiries: 1, resends: 1}},
+		{"a failover", scenario{callers: "AAB", writers: "B", replications: 1, failovers: 1}},
+		{"a failover, and a lease expires", scenario{callers: "AB", writers: "B", polls: 1, leaseExpiries: 1, replications: 1, failovers: 1}},
+		{"a failover, and an answer is lost", scenario{callers: "AA", writers: "B", lostAnswers: 1, replications: 1, failovers: 1}},
+		{"a failover, and a command is sent twice", scenario{callers: "AA", writers: "B", resends: 1, replications: 1, failovers: 1}},
+		{"a failover, and a value cannot be stored", scenario{callers: "AB", writers: "B", polls: 1, unstorable: 1, replications: 1, failovers: 1}},
+		{"a failover there and back", scenario{callers: "AB", writers: "B", replications: 2, failovers: 2}},
+		{"a failover, one sets, one invalidates", scenario{callers: "AB", writers: "AB", sets: 1, oneByOne: true, replications: 1, failovers: 1}},
+		{"a failover, and one refreshes", scenario{callers: "Aa", writers: "B", replications: 1, failovers: 1}},
 		{"everything at once", scenario{callers: "AAB", writers: "AB", leaseExpiries: 1, crashes: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -76,13 +90,23 @@ func requireCoherent(t *testing.T, s scenario) {
 
 // What is merged must make no difference: then there are as many interleavings.
 func TestMerging_LosesNoInterleaving(t *testing.T) {
+	t.Parallel()
 	for _, s := range []scenario{
 		{callers: "AA", writers: "AB"},
 		{callers: "AB", writers: "A", polls: 1, leaseExpiries: 1, crashes: 1},
 		{callers: "AA", writers: "A", lostAnswers: 1, unstorable: 1},
 		{callers: "Aa", writers: "A", leaseExpiries: 1},
 		{callers: "A", writers: "AB", refresher: true},
+		{callers: "AB", writers: "A", replications: 1, failovers: 2},
+		{callers: "AA", writers: "B", refresher: true},
+		{callers: "AB", writers: "AB", sets: 2, oneByOne: true, leaseExpiries: 1},
+		{callers: "AA", writers: "B", leaseExpiries: 1, resends: 2},
+		{callers: "Ab", writers: "B", leaseExpiries: 1, resends: 1},
+		{callers: "AB", writers: "A", polls: 1, unstorable: 1, resends: 1},
 	} {
+		if underRace && s.resends > 0 {
+			continue // takes long
+		}
 		merged := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
 		plain := newExplorer(&model{rules: realRules(), scenario: s, group: newConformance(t)})
 		plain.plain = true
@@ -99,6 +123,7 @@ func TestMerging_LosesNoInterleaving(t *testing.T) {
 // Each rule of the protocol is left out once: then the search must find a schedule
 // that breaks a promise. So it can find one, and the rule is needed.
 func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
+	t.Parallel()
 	one := scenario{callers: "AA", writers: "B"}
 	two := scenario{callers: "AAB", writers: "B"} // processes that load
 	for _, c := range []struct {
@@ -145,6 +170,18 @@ func TestProtocol_NeedsEachOfItsRules(t *testing.T) {
 			serveAll(func(f *flying) bool { return f.Audience == lease.Nobody })},
 		{"those who wait are told of a load that brings nothing", scenario{callers: "AAB", polls: 1, unstorable: 1}, neverQueued,
 			func(r *rules) { r.tellsNobody = true }},
+		{"each attempt at a lease has a token of its own", scenario{callers: "AA", writers: "B", resends: 1}, neverStale,
+			func(r *rules) { r.sameToken = true }},
+		{"a release needs the lease of its own attempt", scenario{callers: "AA", writers: "B", resends: 1, unstorable: 1}, neverStale,
+			func(r *rules) { r.trustsAny = true }},
+		{"an entry is served by the primary that took it", scenario{callers: "AB", writers: "B", replications: 1, failovers: 1}, neverStale,
+			func(r *rules) { r.servesForeign = true }},
+		{"a fill needs a lease of the same primary", scenario{callers: "AB", writers: "B", replications: 1, failovers: 1}, neverStale,
+			func(r *rules) { r.fillsForeign = true }},
+		{"a failover takes the leases of those that load", scenario{callers: "AA", writers: "B", replications: 1, failovers: 1}, ownersFill,
+			func(r *rules) { r.fillsForeign = true }},
+		{"a primary has an ID that there never was before", scenario{callers: "AB", writers: "B", replications: 2, failovers: 2}, neverStale,
+			func(r *rules) { r.idsComeBack = true }},
 		{"waiting ends", scenario{callers: "AB", writers: "A", crashes: 1}, neverStuck,
 			func(r *rules) { r.waitsForever = true }},
 	} {

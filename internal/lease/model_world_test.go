@@ -18,8 +18,9 @@ const (
 type world struct {
 	db      uint8 // versions count from one; zero is none
 	covered uint8 // the newest write whose invalidation has returned
-	entry   uint8 // in Redis: the version stored
-	lease   uint8 // in Redis: the token stored
+	memory        // of the primary
+	primary uint8 // its replication ID
+	replica memory
 	failed  uint8 // in Redis: the token whose load has brought nothing
 
 	callers   [callers]caller
@@ -30,8 +31,13 @@ type world struct {
 	orphans   [maxOrphans]command
 
 	// What may still go wrong.
-	leaseExpiries, entryExpiries, lostAnswers, unstorable, crashes uint8
+	leaseExpiries, entryExpiries, lostAnswers, resends, unstorable, crashes uint8
+	replications, failovers                                                 uint8
 }
+
+// memory is what a Redis holds: the version and the token stored, or zero, and by which primary each
+// was taken.
+type memory struct{ entry, entryOf, lease, leaseOf uint8 }
 
 // refresher is the read of process A that starts a refresh in the background.
 type refresher struct {
@@ -101,11 +107,19 @@ const (
 	loaded                      // it has, and has not returned
 )
 
+// underway reports whether f waits for an answer of Redis.
+func (f *flying) underway() bool { return f.at == sent || f.at == halfway || f.at == replied }
+
 // command is one on its way to Redis whose answer nobody waits for.
 type command struct {
 	kind    kind
 	token   uint8
 	version uint8
+}
+
+// meets reports whether a fill or a release would find what it needs if token were the lease.
+func (c command) meets(token uint8) bool {
+	return token == c.token || c.kind == releaseCmd && sameLoad(token, c.token)
 }
 
 const maxOrphans = 6
@@ -147,26 +161,59 @@ func (w *world) setLease(token uint8) {
 			w.flights[p][i].owns = false
 		}
 	}
-	w.lease = token
+	w.lease, w.leaseOf = token, w.primary
 }
 
-// newToken returns a token that nothing knows of any more.
+// setEntry stores a version, or zero.
+func (w *world) setEntry(version uint8) { w.entry, w.entryOf = version, w.primary }
+
+// attempts is how many tokens a load may have: one for each time that it asks for its lease.
+// Those of the load n are from n * attempts on.
+const attempts = 4
+
+// sameLoad reports whether two tokens differ by the attempt at most.
+func sameLoad(a, b uint8) bool { return a/attempts == b/attempts }
+
+// newToken returns a token of a load that nothing knows of any more.
 func (w *world) newToken() uint8 {
-	for token := uint8(1); ; token++ {
-		used := token == w.lease
-		for _, c := range w.orphans {
-			used = used || c.token == token
-		}
-		used = used || token == w.failed
-		for _, fs := range w.flights {
-			for _, f := range fs {
-				used = used || f.token == token || f.waitsFor == token || f.holder == token
-			}
-		}
-		if !used {
-			return token
+	token := uint8(attempts)
+	for w.knows(func(other uint8) bool { return sameLoad(token, other) }) {
+		token += attempts
+	}
+	return token
+}
+
+// nextAttempt returns another token of the load of token.
+func (w *world) nextAttempt(token uint8) uint8 {
+	next := token - token%attempts
+	for w.knows(func(other uint8) bool { return next == other }) {
+		next++
+	}
+	if !sameLoad(token, next) {
+		panic("more attempts of one load than there are tokens for")
+	}
+	return next
+}
+
+// knows reports whether there is such a token anywhere.
+func (w *world) knows(such func(token uint8) bool) bool {
+	if such(w.lease) || such(w.replica.lease) || such(w.failed) {
+		return true
+	}
+	for i := range w.orphans {
+		if such(w.orphans[i].token) {
+			return true
 		}
 	}
+	for p := range w.flights {
+		for i := range w.flights[p] {
+			f := &w.flights[p][i]
+			if such(f.token) || such(f.waitsFor) || such(f.holder) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // orphan leaves c to itself: it may be done at any time, or never.
@@ -179,8 +226,8 @@ func (w *world) orphan(c command) {
 // order: so that worlds which differ in nothing that matters are one.
 func (w *world) tidy() {
 	for i, c := range w.orphans {
-		harmless := c.token != w.lease && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
-			return (o.kind == acquireCmd || o.kind == stealCmd) && o.token == c.token
+		harmless := !c.meets(w.lease) && !c.meets(w.replica.lease) && !slices.ContainsFunc(w.orphans[:], func(o command) bool {
+			return (o.kind == acquireCmd || o.kind == stealCmd) && c.meets(o.token)
 		})
 		if (c.kind == fillCmd || c.kind == releaseCmd) && harmless {
 			w.orphans[i] = command{}
@@ -203,7 +250,7 @@ func (w *world) forgetTokens() {
 			if f.Step != lease.Acquire || !w.mayFail(f.holder) {
 				f.holder = 0
 			}
-			told = told || w.failed != 0 && (f.waitsFor == w.failed || f.holder == w.failed)
+			told = told || w.failed != 0 && (sameLoad(f.waitsFor, w.failed) || sameLoad(f.holder, w.failed))
 		}
 	}
 	if !told {
@@ -213,12 +260,12 @@ func (w *world) forgetTokens() {
 
 // mayFail reports whether the load under a token has failed, or may yet.
 func (w *world) mayFail(token uint8) bool {
-	if token == 0 || token == w.failed {
+	if token == 0 || sameLoad(token, w.failed) {
 		return token != 0
 	}
 	for _, fs := range w.flights {
 		for _, f := range fs {
-			if f.at != landed && f.token == token && f.Held {
+			if f.at != landed && sameLoad(f.token, token) && (f.Held || f.Step == lease.Acquire) {
 				return w.unstorable > 0 || f.Step == lease.Release
 			}
 		}

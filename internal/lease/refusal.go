@@ -34,7 +34,7 @@ func (w *way) open() bool {
 // if so, and err otherwise. instead says, for OnRefused, what the Store does then.
 func (s *Store) check(w *way, err error, instead string) error {
 	switch {
-	case err == nil && w.refusedAt.Load() != 0:
+	case (err == nil || errors.Is(err, redis.Nil)) && w.refusedAt.Load() != 0:
 		w.refusedAt.Store(0)
 	case isRefusal(err):
 		if w.refusedAt.Swap(time.Now().UnixNano()) == 0 && s.config.OnRefused != nil {
@@ -74,6 +74,17 @@ func (s *Store) stores() bool {
 	return s.scripts.open() || s.config.Watch != nil && s.transactions.open()
 }
 
+// withoutScripts returns what the Store does where Redis refuses scripts.
+func (s *Store) withoutScripts() string {
+	switch {
+	case s.config.FailoverSafe:
+		return "nothing is stored or found: failover safety needs scripts that may call INFO"
+	case s.config.Watch == nil:
+		return "what is loaded is not stored"
+	}
+	return "transactions are used instead of scripts"
+}
+
 // underLease runs a script for each of n leases, or a transaction where Redis refuses
 // scripts. Either changes something only if its token still is the lease.
 func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i int) transaction) []Outcome {
@@ -83,7 +94,7 @@ func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i
 	}
 	for i := range outcomes {
 		if o := &outcomes[i]; !errors.Is(o.Err, ErrRefused) {
-			o.Err = s.check(&s.scripts, o.Err, "transactions are used instead of scripts")
+			o.Err = s.check(&s.scripts, o.Err, s.withoutScripts())
 		}
 		if errors.Is(outcomes[i].Err, ErrRefused) {
 			outcomes[i] = s.transact(ctx, func() transaction { return tx(i) })
@@ -92,9 +103,11 @@ func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i
 	return outcomes
 }
 
-// transaction holds the commands to carry out if token still is the lease.
+// transaction holds the commands to carry out if token still is the lease, or, to give it
+// back, that of another attempt of its load.
 type transaction struct {
 	lease, token string
+	givesBack    bool
 	cmds         [][]any
 }
 
@@ -108,7 +121,8 @@ func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
 	var kept, again bool
 	err := s.config.Watch(ctx, func(tx *redis.Tx) error {
 		holder, err := tx.Get(ctx, t.lease).Result()
-		if err != nil || holder != t.token {
+		own := holder == t.token
+		if err != nil || !own && !(t.givesBack && sameLoad(holder, t.token)) {
 			return err
 		}
 		cmds, err := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
@@ -124,7 +138,7 @@ func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
 				break
 			}
 		}
-		kept = err == nil
+		kept = own && err == nil
 		return err
 	}, t.lease)
 	if isRefusal(err) && again { // in this order: f may still run after another error

@@ -2,6 +2,8 @@ package lease_test
 
 import (
 	"context"
+	"encoding"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +21,8 @@ type direct struct {
 	client redis.UniversalClient
 	fail   func(call int) error // for the nth round trip, from 0: not sent
 	spoil  func(redis.Cmder)    // changes the result of a command
+	// resends reports whether the client has lost the answers, and sends the commands again.
+	resends func() bool
 
 	mu     sync.Mutex
 	sent   [][]redis.Cmder
@@ -38,9 +42,11 @@ func (d *direct) Do(ctx context.Context, cmds ...redis.Cmder) error {
 		return failure
 	}
 	if d.client != nil {
-		pipe := d.client.Pipeline()
-		_ = pipe.BatchProcess(ctx, cmds...) // queues them; cannot fail
-		_, _ = pipe.Exec(ctx)               // each command has its own result
+		for again := true; again; again = d.resends != nil && d.resends() {
+			pipe := d.client.Pipeline()
+			_ = pipe.BatchProcess(ctx, cmds...) // queues them; cannot fail
+			_, _ = pipe.Exec(ctx)               // each command has its own result
+		}
 	}
 	if d.spoil != nil {
 		for _, cmd := range cmds {
@@ -78,13 +84,18 @@ type single struct{ *lease.Store }
 
 func newSingle(do lease.Doer) single { return single{lease.NewStore(do, lease.Config{})} }
 
+// inTransactions returns a Store for a Redis that refuses scripts.
+func inTransactions(client *redis.Client) single {
+	refuses := &direct{spoil: func(cmd redis.Cmder) { cmd.SetErr(refusal("ERR unknown command")) }}
+	return single{lease.NewStore(refuses, lease.Config{Watch: client.Watch})}
+}
+
 func (s single) Acquire(ctx context.Context, key, token string, ttl time.Duration) (lease.Acquired, error) {
 	return s.ask(ctx, lease.Request{Key: key, Token: token, TTL: ttl})
 }
 
-func (s single) Steal(ctx context.Context, key, token string, ttl time.Duration) error {
-	_, err := s.ask(ctx, lease.Request{Key: key, Token: token, TTL: ttl, Steal: true})
-	return err
+func (s single) Steal(ctx context.Context, key, token string, ttl time.Duration) (lease.Acquired, error) {
+	return s.ask(ctx, lease.Request{Key: key, Token: token, TTL: ttl, Steal: true})
 }
 
 func (s single) ask(ctx context.Context, r lease.Request) (lease.Acquired, error) {
@@ -180,6 +191,34 @@ func (r *rig) requireGone(t *testing.T, keys ...string) {
 		require.NoError(t, err)
 		require.Zero(t, n, "%s is there", key)
 	}
+}
+
+// ofLoad returns an answer with that part of its token which names the load. It fails the test unless the whole token
+// is what Redis has at the lease's key, if the lease was acquired, and none is told if it was not.
+func ofLoad(t *testing.T, redis redis.Cmdable, lease string, a lease.Acquired) lease.Acquired {
+	t.Helper()
+	if !a.Held {
+		require.Empty(t, a.Token)
+		return a
+	}
+	holder, err := redis.Get(t.Context(), lease).Result()
+	require.NoError(t, err)
+	require.Equal(t, holder, a.Token)
+	a.Token = loadOf(a.Token)
+	return a
+}
+
+func loadOf(token string) string {
+	load, _, _ := strings.Cut(token, ".")
+	return load
+}
+
+// nextAttempt returns the token that a client would now write for the SET of an acquire.
+func nextAttempt(t *testing.T, set redis.Cmder) string {
+	t.Helper()
+	token, err := set.Args()[2].(encoding.BinaryMarshaler).MarshalBinary()
+	require.NoError(t, err)
+	return string(token)
 }
 
 const (

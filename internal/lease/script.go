@@ -31,15 +31,19 @@ if type(redis.pcall('PEXPIRE', KEYS[1], ARGV[2])) == 'table' then -- refused
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 end
 return 1`)
+	// release gives back what another attempt of the load got as well, though that is not the
+	// lease of its fill.
 	release = newScript(`
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-return redis.call('DEL', KEYS[1])`)
+local holder = redis.call('GET', KEYS[1])
+if not holder or string.match(holder, '^[^.]*') ~= string.match(ARGV[1], '^[^.]*') then return 0 end
+redis.call('DEL', KEYS[1])
+return holder == ARGV[1] and 1 or 0`)
 	// expire compares times as numbers, which hold 48 bits exactly: the order of
 	// strings in Lua depends on the server's locale.
 	expire = newScript(`
 local old = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[2] + 5)
 if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
-if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, 4) ~= ARGV[1] then
+if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, #ARGV[1]) ~= ARGV[1] then
   return redis.call('DEL', KEYS[1]) + 1
 end
 local function number(s, at)
@@ -57,15 +61,25 @@ end
 return 1`)
 )
 
-// call returns the command that runs sc: by its hash if Redis was sent its text before,
-// and has not forgotten it.
+// call returns the command that runs sc: see words.
 func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []string, args ...any) []redis.Cmder {
-	words := []any{"eval", sc.source, len(keys)}
+	return []redis.Cmder{redis.NewCmd(ctx, s.words(forgotten, sc, keys, args...)...)}
+}
+
+// words returns the words of the command that runs sc, or what stands for it in a Store
+// that is FailoverSafe: by its hash if Redis was sent its text before, and has not forgotten it.
+func (s *Store) words(forgotten bool, sc script, keys []string, args ...any) []any {
+	if s.config.FailoverSafe {
+		if safe, other := safeVersions[sc]; other {
+			sc = safe
+		}
+	}
+	words := append(make([]any, 0, 3+len(keys)+len(args)), "eval", sc.source, len(keys))
 	if _, known := s.taught.LoadOrStore(sc.sha1, true); known && !forgotten && s.hashes.open() {
-		words = []any{"evalsha", sc.sha1, len(keys)}
+		words[0], words[1] = "evalsha", sc.sha1
 	}
 	for _, key := range keys {
 		words = append(words, key)
 	}
-	return []redis.Cmder{redis.NewCmd(ctx, append(words, args...)...)}
+	return append(words, args...)
 }

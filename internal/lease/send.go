@@ -100,8 +100,12 @@ func outcomeOf(cmds []redis.Cmder, err error) Outcome {
 	if err != nil {
 		return Outcome{Err: err}
 	}
-	n, _ := cmds[len(cmds)-1].(*redis.Cmd).Val().(int64)
-	return Outcome{Kept: n > 0}
+	kept := false
+	if script, ok := cmds[len(cmds)-1].(*redis.Cmd); ok {
+		n, _ := script.Val().(int64)
+		kept = n > 0
+	}
+	return Outcome{Kept: kept}
 }
 
 // ahead is a command that must be carried out before the next one of its key. While a

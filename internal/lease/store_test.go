@@ -16,28 +16,29 @@ func TestAcquire_ReturnsLeaseOrEntry(t *testing.T) {
 			entry, holder *string
 			want          lease.Acquired
 		}{
-			"nobody holds it, no entry":                                  {nil, nil, lease.Acquired{Held: true}},
-			"nobody holds it, an entry":                                  {&binary, nil, lease.Acquired{Held: true, Found: true, Entry: []byte(binary)}},
-			"nobody holds it, an empty entry":                            {new(string), nil, lease.Acquired{Held: true, Found: true, Entry: []byte{}}},
-			"another holds it, no entry":                                 {nil, new("another"), lease.Acquired{}},
-			"another holds it, an entry":                                 {&binary, new("another"), lease.Acquired{Found: true, Entry: []byte(binary)}},
-			"oneself holds it: the answer to the first attempt was lost": {nil, new("token"), lease.Acquired{Held: true}},
+			"nobody holds it, no entry":                                  {nil, nil, lease.Acquired{Held: true, Token: "token"}},
+			"nobody holds it, an entry":                                  {&binary, nil, lease.Acquired{Held: true, Token: "token", Found: true, Entry: []byte(binary)}},
+			"nobody holds it, an empty entry":                            {new(string), nil, lease.Acquired{Held: true, Token: "token", Found: true, Entry: []byte{}}},
+			"another holds it, no entry":                                 {nil, new("another"), lease.Acquired{Holder: "another"}},
+			"another holds it, an entry":                                 {&binary, new("another"), lease.Acquired{Holder: "another", Found: true, Entry: []byte(binary)}},
+			"another holds it, whose token begins alike":                 {nil, new("tokens.1"), lease.Acquired{Holder: "tokens.1"}},
+			"oneself holds it: the answer to the first attempt was lost": {nil, new("token.1"), lease.Acquired{Held: true, Token: "token"}},
 		} {
 			t.Run(name, func(t *testing.T) {
 				r.reset(t)
 				if row.entry != nil {
 					r.put(t, key, *row.entry, 0)
 				}
-				holder := "token"
 				if row.holder != nil {
-					holder = *row.holder
-					r.put(t, own, holder, ttl)
+					r.put(t, own, *row.holder, ttl)
 				}
 				got, err := r.Acquire(r.ctx(), key, "token", ttl)
 				require.NoError(t, err)
-				require.Equal(t, row.want.Held, got.Held)
-				require.Equal(t, row.want.Found, got.Found)
-				require.Equal(t, string(row.want.Entry), string(got.Entry))
+				require.Equal(t, row.want, ofLoad(t, r.redis, own, got))
+				holder := got.Token
+				if row.holder != nil {
+					holder = *row.holder
+				}
 				r.requireKey(t, own, holder, ttl)
 				require.Len(t, r.wire.sent, 1, "one round trip")
 			})
@@ -50,9 +51,9 @@ func TestAcquire_TakesWhatIsNoStringForNoEntry(t *testing.T) {
 		require.NoError(t, r.redis.LPush(r.ctx(), key, "a", "b").Err())
 		got, err := r.Acquire(r.ctx(), key, "token", ttl)
 		require.NoError(t, err)
-		require.Equal(t, lease.Acquired{Held: true}, got)
+		require.Equal(t, lease.Acquired{Held: true, Token: "token"}, ofLoad(t, r.redis, own, got))
 
-		kept, err := r.Fill(r.ctx(), key, "token", []byte("entry"), ttl)
+		kept, err := r.Fill(r.ctx(), key, got.Token, []byte("entry"), ttl)
 		require.NoError(t, err)
 		require.True(t, kept, "the fill overwrites it")
 		r.requireKey(t, key, "entry", ttl)
@@ -61,15 +62,15 @@ func TestAcquire_TakesWhatIsNoStringForNoEntry(t *testing.T) {
 
 func TestAcquire_GetsLeaseThatExpired(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
-		got, err := r.Acquire(r.ctx(), key, "old", ttl)
+		old, err := r.Acquire(r.ctx(), key, "old", ttl)
 		require.NoError(t, err)
-		require.True(t, got.Held)
+		require.True(t, old.Held)
 		require.NoError(t, r.redis.PExpire(r.ctx(), own, -time.Second).Err())
-		got, err = r.Acquire(r.ctx(), key, "new", ttl)
+		got, err := r.Acquire(r.ctx(), key, "new", ttl)
 		require.NoError(t, err)
 		require.True(t, got.Held)
 
-		kept, err := r.Fill(r.ctx(), key, "old", []byte("entry"), ttl)
+		kept, err := r.Fill(r.ctx(), key, old.Token, []byte("entry"), ttl)
 		require.NoError(t, err)
 		require.False(t, kept)
 		r.requireGone(t, key)
@@ -144,32 +145,42 @@ func TestRenew_ExtendsOnlyItsOwnLease(t *testing.T) {
 	})
 }
 
-func TestRelease_GivesBackOnlyItsOwnLease(t *testing.T) {
+// A load whose acquire failed does not know which of its attempts has got the lease, if any has.
+func TestRelease_GivesBackWhatAnyAttemptOfItsLoadHasGot(t *testing.T) {
 	onEach(t, func(t *testing.T, r *rig) {
 		for name, row := range map[string]struct {
-			holder string
-			kept   bool
+			token, holder string
+			gone, kept    bool
 		}{
-			"own":       {"token", true},
-			"another's": {"another", false},
-			"nobody's":  {"", false},
+			"own":                                 {"token.1", "token.1", true, true},
+			"another's":                           {"token.1", "another.1", false, false},
+			"another's, whose token begins alike": {"token.1", "tokens.1", false, false},
+			"another's, whose token is shorter":   {"token.1", "toke.1", false, false},
+			"nobody's":                            {"token.1", "", true, false},
+			"of another attempt":                  {"token.1", "token.2", true, false},
+			"of one attempt or none: that is not known":    {"token", "token.1", true, false},
+			"another's, and of one's own nothing is known": {"token", "another.1", false, false},
+			"a similar, and of one's own nothing is known": {"token", "tokens.1", false, false},
+			"nobody's, and of one's own nothing is known":  {"token", "", true, false},
 		} {
-			t.Run(name, func(t *testing.T) {
-				r.reset(t)
-				r.put(t, key, "entry", ttl)
-				if row.holder != "" {
-					r.put(t, own, row.holder, ttl)
-				}
-				kept, err := r.Release(r.ctx(), key, "token")
-				require.NoError(t, err)
-				require.Equal(t, row.kept, kept)
-				r.requireKey(t, key, "entry", ttl)
-				if row.kept || row.holder == "" {
-					r.requireGone(t, own)
-				} else {
-					r.requireKey(t, own, row.holder, ttl)
-				}
-			})
+			for way, s := range map[string]single{"script": r.single, "transaction": inTransactions(r.redis)} {
+				t.Run(name+", by "+way, func(t *testing.T) {
+					r.reset(t)
+					r.put(t, key, "entry", ttl)
+					if row.holder != "" {
+						r.put(t, own, row.holder, ttl)
+					}
+					kept, err := s.Release(r.ctx(), key, row.token)
+					require.NoError(t, err)
+					require.Equal(t, row.kept, kept)
+					r.requireKey(t, key, "entry", ttl)
+					if row.gone {
+						r.requireGone(t, own)
+					} else {
+						r.requireKey(t, own, row.holder, ttl)
+					}
+				})
+			}
 		}
 	})
 }
@@ -183,6 +194,7 @@ func TestRelease_TellsThoseWhoWaitThatItsLoadHasFailed(t *testing.T) {
 		}{
 			"another holds it, and it was waited for":         {"another", "token", true},
 			"another holds it, but it was not waited for":     {"another", "", false},
+			"another attempt of that load was waited for":     {"another", "token.2", true},
 			"another holds it, and yet another is waited for": {"another", "yet another", false},
 			"nobody holds it: it is one's own now":            {"", "token", false},
 		} {
@@ -200,7 +212,11 @@ func TestRelease_TellsThoseWhoWaitThatItsLoadHasFailed(t *testing.T) {
 				}
 				got, err := r.ask(r.ctx(), lease.Request{Key: key, Token: "mine", TTL: ttl, WaitsFor: row.waitsFor})
 				require.NoError(t, err)
-				require.Equal(t, lease.Acquired{Held: row.holder == "", Holder: row.holder, Failed: row.failed}, got)
+				want := lease.Acquired{Holder: row.holder, Failed: row.failed}
+				if row.holder == "" {
+					want = lease.Acquired{Held: true, Token: "mine"}
+				}
+				require.Equal(t, want, ofLoad(t, r.redis, own, got))
 				require.Len(t, r.wire.sent, 2, "one round trip")
 			})
 		}
@@ -220,14 +236,16 @@ func TestSteal_TakesLeaseWhoeverHoldsIt(t *testing.T) {
 				if holder != "" {
 					r.put(t, own, holder, 0)
 				}
-				require.NoError(t, r.Steal(r.ctx(), key, "thief", ttl))
-				r.requireKey(t, own, "thief", ttl)
+				got, err := r.Steal(r.ctx(), key, "thief", ttl)
+				require.NoError(t, err)
+				require.Equal(t, lease.Acquired{Held: true, Token: "thief"}, ofLoad(t, r.redis, own, got))
+				r.requireKey(t, own, got.Token, ttl)
 				require.Zero(t, r.wire.forced)
 
 				kept, err := r.Fill(r.ctx(), key, "another", []byte("older"), ttl)
 				require.NoError(t, err)
 				require.False(t, kept)
-				kept, err = r.Fill(r.ctx(), key, "thief", []byte("newer"), ttl)
+				kept, err = r.Fill(r.ctx(), key, got.Token, []byte("newer"), ttl)
 				require.NoError(t, err)
 				require.True(t, kept)
 				r.requireKey(t, key, "newer", ttl)
@@ -307,6 +325,90 @@ func TestScripts_AreTaughtAgainToRedisThatForgotThem(t *testing.T) {
 				require.Equal(t, 2, trips(), "forgotten")
 				require.Equal(t, 1, trips())
 			})
+		}
+	})
+}
+
+func TestAcquire_WritesTokenOfItsOwnForEachAttempt(t *testing.T) {
+	for _, steal := range []bool{false, true} {
+		wire := &direct{}
+		_, err := newSingle(wire).ask(t.Context(), lease.Request{Key: key, Token: "token", TTL: ttl, Steal: steal})
+		require.NoError(t, err)
+		seen := make(map[string]bool)
+		for range 100 {
+			token := nextAttempt(t, wire.sent[0][0])
+			seen[token] = true
+			require.Equal(t, "token", loadOf(token))
+		}
+		require.Len(t, seen, 100)
+	}
+}
+
+// What an attempt has got while its answer was lost is held, under the token of that attempt.
+func TestAcquire_IsHeldUnderTokenOfAttemptThatGotIt(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for name, row := range map[string]struct {
+			steal bool
+			lost  int  // answers
+			ends  bool // the lease of an attempt, before the next
+			got   int  // the attempt whose lease it is, counted from one
+		}{
+			"sent once":                         {false, 0, false, 1},
+			"an answer is lost":                 {false, 1, false, 1},
+			"three answers are lost":            {false, 3, false, 1},
+			"an answer and the lease are lost":  {false, 1, true, 2},
+			"stolen":                            {true, 0, false, 1},
+			"stolen, an answer is lost":         {true, 1, false, 2},
+			"stolen, answer and lease are lost": {true, 1, true, 2},
+			"three answers and leases are lost": {false, 3, true, 4},
+			"stolen, three answers are lost":    {true, 3, false, 4},
+		} {
+			t.Run(name, func(t *testing.T) {
+				r.reset(t)
+				var holders []string // after each attempt
+				r.wire.resends = func() bool {
+					holders = append(holders, r.redis.Get(r.ctx(), own).Val())
+					again := len(holders) <= row.lost
+					if again && row.ends {
+						require.NoError(t, r.redis.Del(r.ctx(), own).Err())
+					}
+					return again
+				}
+				got, err := r.ask(r.ctx(), lease.Request{Key: key, Token: "token", TTL: ttl, Steal: row.steal})
+				require.NoError(t, err)
+				require.Len(t, holders, row.lost+1)
+				require.Equal(t, holders[row.got-1], got.Token)
+				require.Equal(t, lease.Acquired{Held: true, Token: "token"}, ofLoad(t, r.redis, own, got))
+
+				r.wire.resends = nil
+				kept, err := r.Fill(r.ctx(), key, got.Token, []byte("entry"), ttl)
+				require.NoError(t, err)
+				require.True(t, kept)
+				r.requireKey(t, key, "entry", ttl)
+			})
+		}
+	})
+}
+
+// The first attempt comes last, when the lease of the second is gone, or has been given back.
+func TestFill_NeedsLeaseOfItsOwnAttempt(t *testing.T) {
+	onEach(t, func(t *testing.T, r *rig) {
+		for _, steal := range []bool{false, true} {
+			r.reset(t)
+			got, err := r.ask(r.ctx(), lease.Request{Key: key, Token: "token", TTL: ttl, Steal: steal})
+			require.NoError(t, err)
+			require.NoError(t, second(r.Invalidate(r.ctx(), key)))
+			late := nextAttempt(t, r.wire.sent[0][0])
+			r.put(t, own, late, ttl)
+
+			kept, err := r.Renew(r.ctx(), key, got.Token, 3*ttl)
+			require.NoError(t, err)
+			require.False(t, kept)
+			kept, err = r.Fill(r.ctx(), key, got.Token, []byte("older"), ttl)
+			require.NoError(t, err)
+			require.False(t, kept)
+			r.requireGone(t, key)
+			r.requireKey(t, own, late, ttl)
 		}
 	})
 }

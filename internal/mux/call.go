@@ -30,14 +30,14 @@ func (m *Mux) send(c call, cmds []redis.Cmder) error {
 	if len(cmds) == 0 {
 		return nil
 	}
-	shares := m.shares(cmds)
-	if len(shares) == 1 {
-		if parts := shares[0].parts(c); len(parts) == 1 {
-			c.cmds, c.size = cmds, parts[0].size
-			return shares[0].node.do(c.request)
-		}
+	if m.cluster == nil && c.fits(cmds) {
+		return m.first.do(c.request)
 	}
-	unanswered := make(Unanswered, len(cmds))
+	shares := m.shares(cmds)
+	if len(shares) == 1 && c.fits(cmds) {
+		return shares[0].node.do(c.request)
+	}
+	unanswered := make(UnansweredError, len(cmds))
 	var calls sync.WaitGroup
 	for _, s := range shares {
 		calls.Go(func() { s.send(c, unanswered) }) // ends within the timeout, or with the context
@@ -47,6 +47,16 @@ func (m *Mux) send(c call, cmds []redis.Cmder) error {
 		return nil
 	}
 	return unanswered
+}
+
+// fits makes cmds, all for one node, the request's, and reports whether one round trip can carry them.
+func (c *call) fits(cmds []redis.Cmder) bool {
+	size := 0
+	for _, cmd := range cmds {
+		size += sizeOf(cmd)
+	}
+	c.cmds, c.size = cmds, size
+	return len(cmds) == 1 || len(cmds) <= c.commands && size+len(cmds)*c.learn.expected() <= maxBytes
 }
 
 // shares returns the commands for each node.
@@ -90,7 +100,8 @@ func (s *share) parts(c call) []part {
 	p := part{}
 	for i, cmd := range s.cmds {
 		size := sizeOf(cmd)
-		if back := p.size + size + (i+1-p.from)*c.learn.expected(); i > p.from && (back > maxBytes || i-p.from == most) {
+		bytes := p.size + size + (i+1-p.from)*c.learn.expected()
+		if i > p.from && (bytes > maxBytes || i-p.from == most) {
 			parts, p = append(parts, p), part{from: i}
 		}
 		p.to, p.size = i+1, p.size+size
@@ -100,7 +111,7 @@ func (s *share) parts(c call) []part {
 
 // send sends the parts of s, and notes what was not answered. After a part that was not, the rest
 // is not sent: it would fail alike.
-func (s *share) send(c call, unanswered Unanswered) {
+func (s *share) send(c call, unanswered UnansweredError) {
 	parts := s.parts(c)
 	var mu sync.Mutex // guards parts and failed
 	var failed error
@@ -145,24 +156,24 @@ func (s *share) place(i int) int {
 	return s.at[i]
 }
 
-// Unanswered is the error of a call that was not answered in full. It has an error for each command
+// UnansweredError is the error of a call that was not answered in full. It has an error for each command
 // that was not answered, and nil for the others, which have their own results.
-type Unanswered []error
+type UnansweredError []error
 
 // Error is the text of the first error.
-func (u Unanswered) Error() string { return u.Unwrap()[0].Error() }
+func (u UnansweredError) Error() string { return u.Unwrap()[0].Error() }
 
 // Unwrap returns the errors there are.
-func (u Unanswered) Unwrap() []error {
+func (u UnansweredError) Unwrap() []error {
 	return slices.DeleteFunc(slices.Clone(u), func(err error) bool { return err == nil })
 }
 
 // Of returns why the ith command was not answered, or nil.
-func (u Unanswered) Of(i int) error { return u[i] }
+func (u UnansweredError) Of(i int) error { return u[i] }
 
 // ErrorOf returns why the ith command of a call that returned err was not answered, or nil.
 func ErrorOf(err error, i int) error {
-	var u Unanswered
+	var u UnansweredError
 	if errors.As(err, &u) {
 		return u.Of(i)
 	}

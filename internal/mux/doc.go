@@ -40,9 +40,10 @@
 // the answer to another pipeline (for the queue). What the process itself could not do for lack of
 // CPU does not count.
 //
-// There is one exception. A caller of Get whose context cannot end, on a client that obeys
-// deadlines, sends its pipeline in person, which saves the switch to a worker and back; a hook of
-// that client that takes longer than the deadline holds the caller up.
+// There is one exception. On a client that obeys deadlines, a caller who has at least the timeout left
+// sends its pipeline in person, which saves the switch to a worker and back. Nothing can call it away
+// meanwhile: one that is cancelled while Redis hangs returns within the timeout, and a hook of that
+// client that takes longer than the deadline holds the caller up.
 //
 // A circuit breaker spares callers the wait while a node is known to be down.
 package mux

@@ -109,9 +109,9 @@ func (n *node) deliver(p *pipeline) (answered bool) {
 }
 
 // report tells the breaker how the round trip of p ended: err is nil if Redis answered. What is
-// forced tells it nothing: retries of what has failed are no news.
+// forced tells it nothing: retries of what has failed are no news. Nor does a caller who had to go.
 func (n *node) report(p *pipeline, err error) {
-	if !p.forced() {
+	if !p.forced() && (err == nil || !p.late) {
 		n.breaker.report(p.probe, err)
 	}
 }

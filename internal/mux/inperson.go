@@ -1,6 +1,10 @@
 package mux
 
-import "github.com/redis/go-redis/v9"
+import (
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
 
 // clientObeysDeadline reports whether client gives a command up when the deadline of its context
 // has passed, and meanwhile runs nothing of its user's that might not. Hooks cannot be seen.
@@ -15,11 +19,15 @@ func clientObeysDeadline(client redis.UniversalClient) bool {
 		o.StreamingCredentialsProvider == nil
 }
 
-// canSendInPerson reports whether the caller of w can do the worker's part itself: nothing can call
-// it away, and the client will obey the deadline. It must be connected already: connecting must not
-// end with a caller's deadline.
+// canSendInPerson reports whether the caller of w can do the worker's part itself: the client will
+// obey the deadline, and the caller has as much time as anybody. One in a hurry would take the
+// connection with it that is being made for it. Redis must have answered before.
 func (n *node) canSendInPerson(w *waiter) bool {
-	return n.obeysDeadline && w.ctx.Done() == nil && w.cmds == nil && !n.breaker.failing.Load()
+	if !n.obeysDeadline || n.breaker.failing.Load() {
+		return false
+	}
+	own, limited := w.ctx.Deadline()
+	return !limited || time.Until(own) >= n.timeout
 }
 
 // sendInPerson makes the round trip of p on the goroutine of its only waiter, in place of p's
@@ -33,8 +41,9 @@ func (n *node) sendInPerson(p *pipeline) {
 			n.discard(p)
 		}
 	}()
-	p.exec(n, p.sentAt.Add(n.timeout))
+	p.exec(n, n.timeout)
 	returned = true
+	p.late = ended(p.waiters[0].ctx) != nil
 	switch next, keep := n.finish(p); {
 	case next != nil:
 		wk.pipelines <- next

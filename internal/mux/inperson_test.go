@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
@@ -11,7 +13,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
-// endless is the context of a caller who sends in person.
+// endless is a context that cannot end.
 var endless = context.Background()
 
 // panicking is the answer of a hook that panics, which only a caller who sends in person survives.
@@ -32,7 +34,7 @@ func (r *rig) getInPerson(key string) *caller {
 
 var errPanic = errors.New("panic")
 
-func TestMux_SendsInPersonForAContextThatCannotEnd(t *testing.T) {
+func TestMux_SendsInPersonOnAClientThatObeysDeadlines(t *testing.T) {
 	inBubble(t, patient, func(t *testing.T, r *rig) {
 		r.roundTrip(t, served) // there is a connection
 		c := r.getInPerson("a")
@@ -117,5 +119,77 @@ func TestMux_DoesNotSendInPersonBeforeTheFirstAnswer(t *testing.T) {
 		_, limited = r.underWay()[0].ctx.Deadline()
 		require.True(t, limited)
 		r.underWay()[0].answer(served)
+	}, obeysDeadline)
+}
+
+func TestMux_SendsInPersonUntilTheDeadlineOfTheCaller(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		r.roundTrip(t, served)
+		for range 2 * touchy.Failures { // of which the breaker is told none
+			ctx, cancel := context.WithTimeout(t.Context(), touchy.Timeout)
+			defer cancel()
+			c := r.get(ctx, "a")
+			own, _ := ctx.Deadline()
+			limit, limited := r.underWay()[0].ctx.Deadline()
+			require.True(t, limited)
+			require.Equal(t, own, limit)
+			time.Sleep(time.Until(limit))
+			r.underWay()[0].answer(failing(errors.New("i/o timeout")))
+			c.requireErr(t, context.DeadlineExceeded)
+			require.Equal(t, own, time.Now())
+		}
+		c := r.get(t.Context(), "b")
+		require.Equal(t, [][]string{{"get b"}}, r.asked())
+		r.underWay()[0].answer(served)
+		c.requireValue(t, "b")
+	}, obeysDeadline)
+}
+
+// A caller in a hurry leaves a connection that is being made for it to those who come later.
+func TestMux_DoesNotSendInPersonForACallerInAHurry(t *testing.T) {
+	inBubble(t, patient, func(t *testing.T, r *rig) {
+		r.roundTrip(t, served)
+		ctx, cancel := context.WithTimeout(t.Context(), patient.Timeout-1)
+		defer cancel()
+		c := r.get(ctx, "a")
+		_, limited := r.underWay()[0].ctx.Deadline()
+		require.False(t, limited)
+		<-ctx.Done()
+		c.requireErr(t, context.DeadlineExceeded)
+		require.NoError(t, r.underWay()[0].ctx.Err())
+		r.underWay()[0].answer(served)
+	}, obeysDeadline)
+}
+
+func TestMux_FailsBeforeTheDeadlineOfTheCallerForReasonsOfRedis(t *testing.T) {
+	inBubble(t, touchy, func(t *testing.T, r *rig) {
+		r.roundTrip(t, served)
+		ctx, cancel := context.WithTimeout(t.Context(), touchy.Timeout)
+		defer cancel()
+		for range touchy.Failures {
+			r.get(ctx, "a")
+			r.underWay()[0].answer(failing(errConn))
+		}
+		r.get(ctx, "a").requireErr(t, mux.ErrOpen)
+	}, obeysDeadline)
+}
+
+// A caller who is called away meanwhile has to wait: nothing interrupts the client.
+func TestMux_TellsACallerInPersonOfItsCancellationAfterwards(t *testing.T) {
+	inBubble(t, patient, func(t *testing.T, r *rig) {
+		for name, row := range map[string]struct {
+			answer answer
+			want   error
+		}{"failed": {failing(errConn), context.Canceled}, "answered": {served, nil}} {
+			r.roundTrip(t, served)
+			ctx, cancel := context.WithCancel(t.Context())
+			c := r.get(ctx, "a")
+			cancel()
+			synctest.Wait()
+			require.False(t, c.returned(), name)
+			r.underWay()[0].answer(row.answer)
+			synctest.Wait()
+			require.ErrorIs(t, c.err, row.want, name)
+		}
 	}, obeysDeadline)
 }

@@ -104,7 +104,7 @@ func (m *Mux) Get(ctx context.Context, key string, size *ReplySize) ([]byte, err
 // A nil error means that each command has its own result. Otherwise the error is that of a failed
 // round trip, ErrTimeout, ErrOpen, ErrClosed, or that of ctx; then it is unknown whether the
 // commands were carried out, and they must not be looked at: they may still be under way. If that
-// is so for some of them only, the error is an Unanswered.
+// is so for some of them only, the error is an UnansweredError.
 func (m *Mux) Do(ctx context.Context, cmds ...redis.Cmder) error {
 	return m.send(call{request{ctx: ctx}, maxCallCommands, 1}, cmds)
 }

@@ -63,12 +63,16 @@ func (n *node) await(ctx context.Context, w *waiter) error {
 	if err != nil {
 		return err
 	}
+	quit := ctx.Done()
 	if inPerson != nil {
 		n.sendInPerson(inPerson)
+		quit = nil // it is over
 	}
-	quit := ctx.Done()
 	if quit == nil {
 		<-w.done
+		if w.err != nil {
+			return ended(ctx)
+		}
 		return nil
 	}
 	select {
@@ -78,6 +82,14 @@ func (n *node) await(ctx context.Context, w *waiter) error {
 		n.leave(w)
 		return ctx.Err()
 	}
+}
+
+// ended returns the error of ctx if that has ended, also in the moment before it says so.
+func ended(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 // submit sends w at once if a slot is free, and queues it otherwise. It returns a pipeline if the

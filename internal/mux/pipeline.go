@@ -17,12 +17,18 @@ type pipeline struct {
 	single  single
 	ctx     roundTripContext
 	worker  *worker // that makes the round trip, or in whose place a caller does
+	timing
+	probe bool // the breaker waits for the outcome
+	extra bool // takes no slot: a probe, or forced while the breaker is open
+	late  bool // its caller's context has ended meanwhile: that it has failed says nothing of Redis
+	ended bool // guarded by node.mu: its waiters are being released, or have been
+}
+
+// timing is since when a pipeline waits for Redis.
+type timing struct {
 	sentAt  time.Time
-	arrived atomic.Int64  // when p last made progress, since sentAt; 0: not yet
+	arrived atomic.Int64  // when it last made progress, since sentAt; 0: not yet
 	excused time.Duration // guarded by node.mu: what of the time since sentAt does not count
-	probe   bool          // the breaker waits for the outcome
-	extra   bool          // takes no slot: a probe, or forced while the breaker is open
-	ended   bool          // guarded by node.mu: its waiters are being released, or have been
 }
 
 // single is what a pipeline of one waiter needs. It is part of the pipeline so that one allocation
@@ -43,10 +49,10 @@ func newPipeline(l *lane, w *waiter) *pipeline {
 // exec makes the round trip. It writes to the pipeline and never to a waiter: when the pipeline has
 // timed out, its waiters' callers are gone by the time the client returns.
 //
-// A deadline is for a client that obeys it, and zero if there is none.
-func (p *pipeline) exec(n *node, deadline time.Time) {
+// A timeout is for a client that obeys deadlines, and zero if there is none.
+func (p *pipeline) exec(n *node, timeout time.Duration) {
 	first := p.waiters[0]
-	p.ctx = roundTripContext{p.worker.ctx, first.ctx, p, deadline}
+	p.ctx = roundTripContext{p.worker.ctx, first.ctx, p, timeout}
 	// A client of a cluster asks some node, which may hang, for the COMMAND table when it sends a
 	// single command, and none for a pipeline.
 	if len(p.waiters) == 1 && first.cmds == nil && !n.clustered {
@@ -69,8 +75,11 @@ func (p *pipeline) execGet(client redis.UniversalClient, key string) {
 func (p *pipeline) execAll(client redis.UniversalClient) {
 	ctx := &p.ctx
 	pipe := client.Pipeline()
-	p.gets = make([]*redis.StringCmd, len(p.waiters))
-	byKey := make(map[string]*redis.StringCmd, len(p.waiters))
+	var byKey map[string]*redis.StringCmd // of those who share the pipeline
+	if p.gets = p.single.get[:]; len(p.waiters) > 1 {
+		p.gets = make([]*redis.StringCmd, len(p.waiters))
+		byKey = make(map[string]*redis.StringCmd, len(p.waiters))
+	}
 	for i, w := range p.waiters {
 		for _, cmd := range w.cmds {
 			if get, ok := cmd.(*redis.StringCmd); ok {
@@ -84,7 +93,9 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 		get := byKey[w.key]
 		if get == nil {
 			get = redis.NewStringCmd(ctx, "get", w.key)
-			byKey[w.key] = get
+			if byKey != nil {
+				byKey[w.key] = get
+			}
 			_ = pipe.Process(ctx, p.watch(get, w.learn))
 		}
 		p.gets[i] = get
@@ -210,13 +221,24 @@ type roundTripContext struct {
 	context.Context // the worker's
 	values          context.Context
 	pipeline        *pipeline
-	deadline        time.Time
+	timeout         time.Duration // 0: there is no deadline
 }
 
-// Deadline is that of a caller who sends in person, on a client that obeys it. All others the sweep
-// frees: so that a client that is still connecting, which takes several round trips, or is reading
-// a large reply, is not cut short, and has its connection or its reply all the same.
-func (c *roundTripContext) Deadline() (time.Time, bool) { return c.deadline, !c.deadline.IsZero() }
+// Deadline is for a caller who sends in person, on a client that obeys it: the timeout, which begins
+// anew with each step of a new connection, or the caller's own. All others the sweep frees: so that
+// a client that is still connecting, or is reading a large reply, is not cut short, and has its
+// connection or its reply all the same.
+func (c *roundTripContext) Deadline() (time.Time, bool) {
+	if c.timeout == 0 {
+		return time.Time{}, false
+	}
+	p := c.pipeline
+	deadline := p.sentAt.Add(time.Duration(p.arrived.Load()) + c.timeout)
+	if own, limited := c.values.Deadline(); limited && own.Before(deadline) {
+		return own, true
+	}
+	return deadline, true
+}
 
 // Value asks the worker's context first, so that package context finds the one that is cancelled
 // and needs no goroutine to watch for it.

@@ -3,7 +3,6 @@ package mux
 import (
 	"context"
 	"sync"
-	"time"
 )
 
 // worker is a goroutine that makes one round trip after the other. It keeps its stack, grown to
@@ -62,7 +61,7 @@ func (n *node) work(wk *worker) {
 	defer wk.cancel()
 	for p := range wk.pipelines {
 		for p != nil {
-			p.exec(n, time.Time{})
+			p.exec(n, 0)
 			var keep bool
 			if p, keep = n.finish(p); !keep {
 				return

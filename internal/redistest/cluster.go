@@ -92,7 +92,7 @@ func (s *Server) announces(addrs []string, masters int) error {
 	}
 	return s.control(func(ctx context.Context, r *redis.Client) error {
 		//lint:ignore SA1019 as in inCluster
-		ranges, err := r.ClusterSlots(ctx).Result()
+		ranges, err := r.ClusterSlots(ctx).Result() //nolint:staticcheck // as in inCluster
 		for _, part := range ranges {
 			for _, node := range part.Nodes {
 				if !slices.Contains(addrs, node.Addr) {

@@ -14,6 +14,7 @@ import (
 // Direction is one of the two ways through a Proxy.
 type Direction int
 
+// The ways.
 const (
 	Requests Direction = iota // from the clients to the server
 	Replies                   // from the server to the clients

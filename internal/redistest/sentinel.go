@@ -84,6 +84,9 @@ func (s *Server) hurry() error {
 // MasterName is the name under which the sentinels watch the master.
 func (s *Sentinel) MasterName() string { return masterName }
 
+// Servers are the first master and its replica. A failover does not change the list.
+func (s *Sentinel) Servers() []*Server { return slices.Clone(s.servers) }
+
 // Addrs are the addresses of the sentinels.
 func (s *Sentinel) Addrs() []string { return addrsOf(s.sentinels) }
 

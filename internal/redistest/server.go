@@ -105,8 +105,8 @@ func (s *Server) Client(opts ...func(*redis.Options)) *redis.Client {
 	return closeWith(s.tb, redis.NewClient(o))
 }
 
-// User makes an ACL user with the rules ("~app:*", "+get"), or gives one other rules, and returns the setting that has a
-// client log in as that user: s.Client(s.User("app", "secret", "~app:*", "+get")). A Restart forgets all users.
+// User makes an ACL user with the rules ("~app:*", "+get"), or gives one other rules, and returns the setting that has
+// a client log in as that user: s.Client(s.User("app", "secret", "~app:*", "+get")). A Restart forgets all users.
 func (s *Server) User(name, password string, rules ...string) func(*redis.Options) {
 	s.tb.Helper()
 	args := []any{"ACL", "SETUSER", name, "reset", "on", ">" + password}

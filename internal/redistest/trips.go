@@ -8,7 +8,8 @@ import (
 )
 
 // TripCounter is a hook that counts the round trips of a client: commands on their
-// own, and pipelines but for those that open a connection.
+// own, and pipelines but for those that open a connection. ROLE, which a Cache sends once in
+// the background, does not count.
 type TripCounter struct{ Trips *atomic.Int64 }
 
 // DialHook leaves dialling alone.
@@ -17,7 +18,9 @@ func (c *TripCounter) DialHook(next redis.DialHook) redis.DialHook { return next
 // ProcessHook counts a command on its own.
 func (c *TripCounter) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		c.Trips.Add(1)
+		if cmd.Name() != "role" {
+			c.Trips.Add(1)
+		}
 		return next(ctx, cmd)
 	}
 }

@@ -46,6 +46,8 @@ var mixes = []mix{
 	{name: "expire", opts: mixOptions(readthrough.WithStale(time.Minute)), also: map[opKind]int{opExpire: 20}, shows: countRefreshes},
 	{name: "refresh", also: map[opKind]int{opRefresh: 20}, shows: countRefusedFills},
 	{name: "no waiting", opts: mixOptions(readthrough.WithLeaseWait(0)), shows: countLoadsWithoutLease},
+	{name: "failover safety", opts: mixOptions(readthrough.WithFailoverSafety(), readthrough.WithStale(time.Minute)),
+		also: map[opKind]int{opGetMany: 10, opExpire: 10, opRefresh: 10}, shows: countRefusedFills},
 }
 
 func mixOptions(opts ...readthrough.CacheOption) []readthrough.CacheOption { return opts }

@@ -153,7 +153,12 @@ func (g *gate) load(context.Context, int) (int64, error) {
 // wrap returns g in a Cache of its own.
 func (g *gate) wrap(t *testing.T, server *redistest.Server, opts ...readthrough.Option) *readthrough.ReadThrough[int, int64] {
 	t.Helper()
-	client := server.Client(func(o *redis.Options) { o.DialerRetries = 1 })
+	return g.wrapClient(t, server.Client(func(o *redis.Options) { o.DialerRetries = 1 }), opts...)
+}
+
+// wrapClient returns g in a Cache of its own, with that client.
+func (g *gate) wrapClient(t *testing.T, client *redis.Client, opts ...readthrough.Option) *readthrough.ReadThrough[int, int64] {
+	t.Helper()
 	cache, err := readthrough.NewCache(client, readthrough.WithRedisTimeout(patientRedis))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, cache.Close()) })

@@ -18,7 +18,7 @@ import (
 )
 
 // smallest is the access that docs/redis.md says is enough for a Cache with the prefix "app".
-var smallest = []string{"~app:*", "+get", "+set", "+unlink", "+eval", "+evalsha", "+del", "+pexpire", "+pttl", "+getrange", "+setrange"}
+var smallest = []string{"~app:*", "+get", "+set", "+unlink", "+eval", "+evalsha", "+del", "+pexpire", "+pttl", "+getrange", "+setrange", "+role"}
 
 // login makes a user of server with the rules.
 func login(t *testing.T, server *redistest.Server, rules ...string) (username, password string) {
@@ -100,6 +100,12 @@ func TestCache_NeedsNoMoreThanTheDocumentedAccess(t *testing.T) {
 		server := redistest.Start(t)
 		requireContent(t, server, fleet(t, 1, as(t, server, smallest...), readthrough.WithPrefix("app"))[0])
 	})
+	t.Run("failover safety", func(t *testing.T) {
+		t.Parallel()
+		server := redistest.Start(t)
+		client := as(t, server, append(slices.Clone(smallest), "+info")...)
+		requireContent(t, server, fleet(t, 1, client, readthrough.WithPrefix("app"), readthrough.WithFailoverSafety())[0])
+	})
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
 		cluster := redistest.StartCluster(t, 1, 0)
@@ -180,6 +186,61 @@ func TestCache_DoesWithoutWhatRedisRefuses(t *testing.T) {
 			}
 			require.Len(t, said.said(), row.said, "%v", said.said())
 			require.EqualValues(t, row.said, a.Stats().RefusedCommands)
+		})
+	}
+}
+
+// TestFailoverSafety_CachesNothingWhereRedisRefusesItsScripts has an entry in Redis from before, with a
+// stamp or without. It must not be served, nor be there for others once it was changed.
+func TestFailoverSafety_CachesNothingWhereRedisRefusesItsScripts(t *testing.T) {
+	t.Parallel()
+	for name, row := range map[string]struct{ args, rules []string }{
+		"scripts":           {rules: []string{"-@scripting"}},
+		"INFO":              {rules: []string{"-info"}},
+		"INFO and UNLINK":   {rules: []string{"-info", "-unlink"}},
+		"EVAL, for all":     {args: []string{"--rename-command", "EVAL", "", "--rename-command", "EVALSHA", ""}},
+		"EVAL, not EVALSHA": {rules: []string{"-eval"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t, row.args...)
+			client := server.Client()
+			all := fleet(t, 1, func() redis.UniversalClient { return client }, readthrough.WithFailoverSafety())[0]
+			plain := fleet(t, 1, func() redis.UniversalClient { return client })[0]
+			said := new(refused)
+			restricted := fleet(t, 1, as(t, server, append([]string{"~*", "+@all"}, row.rules...)...),
+				readthrough.WithFailoverSafety(), readthrough.WithObserver(said))[0]
+			ctx, key := t.Context(), "row:1"
+			rows := wrapper(t, restricted, constant(2))
+			for change, f := range map[string]func() error{
+				"Set":        func() error { return rows.Set(ctx, 1, 2) },
+				"Invalidate": func() error { return rows.Invalidate(ctx, 1) },
+			} {
+				for _, other := range []*readthrough.Cache{all, plain} {
+					require.NoError(t, readthrough.Set(ctx, other, key, 1, time.Hour))
+					for range 3 {
+						v, err := rows.Get(ctx, 1)
+						require.NoError(t, err)
+						require.Equal(t, 2, v)
+						many, err := rows.GetMany(ctx, []int{1})
+						require.NoError(t, err)
+						require.Equal(t, 2, many[0].Value)
+						_, err = rows.Peek(ctx, 1)
+						require.ErrorIs(t, err, readthrough.ErrMiss)
+					}
+					require.NoError(t, f(), change)
+					require.Zero(t, client.Exists(ctx, key).Val(), "%s deletes what another could serve", change)
+					require.Empty(t, client.Keys(ctx, "*:lease").Val())
+				}
+			}
+			require.Zero(t, rows.Stats().RedisErrors)
+			require.EqualValues(t, 24, rows.Stats().Loads)
+			for _, err := range said.said() {
+				require.Regexp(t, "failover safety|DEL is sent", err.Error())
+			}
+			require.EqualValues(t, len(said.said()), restricted.Stats().RefusedCommands)
+			require.LessOrEqual(t, len(said.said()), 2)
+			require.NotEmpty(t, said.said())
 		})
 	}
 }

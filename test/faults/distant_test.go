@@ -11,10 +11,12 @@ import (
 	"math/big"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
@@ -213,4 +215,48 @@ func TestGet_DoesNotWaitForFillBeyondBudget(t *testing.T) {
 	require.GreaterOrEqual(t, took, roundTrip+budget)
 	require.Less(t, took, 3*roundTrip, "the fill would be the third")
 	require.Eventually(t, func() bool { return rows.Stats().Fills == 2 }, soon, time.Millisecond)
+}
+
+// TestBackgroundFill_AnswersBeforeItIsStored holds the fill of a load back, while a caller that had come
+// before the load gets the value and one that came during it does not: it would not know of an
+// invalidation since.
+func TestBackgroundFill_AnswersBeforeItIsStored(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	proxy := redistest.StartProxy(t, server.Addr())
+	client := redis.NewClient(&redis.Options{Addr: proxy.Addr()})
+	t.Cleanup(func() { require.NoError(t, client.Close()) })
+	loading, goOn := make(chan struct{}), make(chan struct{})
+	var loads atomic.Int64
+	rows := wrapper(t, defaults(t, client, readthrough.WithRedisTimeout(soon), readthrough.WithBackgroundFill()),
+		func(context.Context, int) (int64, error) {
+			n := loads.Add(1)
+			if n == 1 {
+				close(loading)
+				<-goOn
+			}
+			return n, nil
+		})
+	get := func() <-chan int64 {
+		got := make(chan int64, 1)
+		go func() {
+			v, err := rows.Get(t.Context(), 1)
+			assert.NoError(t, err)
+			got <- v
+		}()
+		return got
+	}
+	held := proxy.HoldNext(redistest.Requests, redistest.Saying("eval", ":lease"))
+	first := get()
+	<-loading
+	late := get()
+	require.Eventually(t, func() bool { return rows.Stats().Misses == 2 }, soon, time.Millisecond)
+	close(goOn)
+
+	require.EqualValues(t, 1, <-first)
+	held.Wait()
+	require.Empty(t, late)
+	held.Release()
+	require.EqualValues(t, 1, <-late, "the fill has shown that nothing was invalidated")
+	require.EqualValues(t, 1, rows.Stats().Fills)
 }

@@ -9,6 +9,11 @@
 // loadedAt and freshUntil are big-endian Unix milliseconds, loadMillis is the time that the load
 // took. Bit 0 of flags marks a negative entry, whose value is nil; its other seven bits then say
 // which of the registered not-found errors it stands for. In any other entry they are zero.
+//
+// A stamped entry, version 2, also names the primary that took it, by its replication ID in hex.
+// Redis itself writes the stamp, in a script; the rest is as in version 1:
+//
+//	0x92  0xc7 0x38 0x52  version(1)=2 flags(1) loadedAt(6) freshUntil(6) loadMillis(2) primary(40)  value
 package entry
 
 import (
@@ -19,10 +24,6 @@ import (
 )
 
 const (
-	arrayOfTwo = 0x92
-	ext16      = 0xd8
-	extType    = 0x52
-	version    = 1
 	msgpackNil = 0xc0
 
 	flagNegative = 1 << 0
@@ -36,6 +37,12 @@ const (
 
 	// FreshUntilOffset is the position in an entry of its freshUntil, which Stamp encodes.
 	FreshUntilOffset = 11
+
+	// StampedMagic and StampedHeaderSize are Magic and HeaderSize of a stamped entry, whose fields
+	// are where the Magic ends, as in any other. PrimarySize is the length of its last field.
+	StampedMagic      = "\x92\xc7\x38\x52\x02"
+	StampedHeaderSize = HeaderSize + len(StampedMagic) - len(Magic) + PrimarySize
+	PrimarySize       = 40
 
 	// MaxReason is the largest Reason that a negative entry has room for.
 	MaxReason = math.MaxUint8 >> reasonShift
@@ -74,7 +81,7 @@ func AppendHeader(dst []byte, e *Entry) []byte {
 		// Short of never, so that a clock gone wild makes no entry immortal.
 		until = min(millis(e.FreshUntil), never-1)
 	}
-	dst = append(dst, arrayOfTwo, ext16, extType, version, flags)
+	dst = append(append(dst, Magic...), flags)
 	dst = appendUint48(dst, millis(e.LoadedAt))
 	dst = appendUint48(dst, until)
 	dst = binary.BigEndian.AppendUint16(dst, uint16(min(max(e.LoadTime.Milliseconds(), 0), math.MaxUint16)))
@@ -85,18 +92,24 @@ func AppendHeader(dst []byte, e *Entry) []byte {
 }
 
 // Parse takes b apart. The Value of the entry aliases b and is not checked: it may be anything but
-// empty. The error is ErrFormat for every b that no AppendHeader of this version can have begun.
+// empty. The error is ErrFormat for every b that no AppendHeader can have begun, stamped or not.
 func Parse(b []byte) (Entry, error) {
-	if len(b) <= HeaderSize || b[0] != arrayOfTwo || b[1] != ext16 || b[2] != extType || b[3] != version {
+	var fields, value []byte
+	switch {
+	case len(b) > HeaderSize && string(b[:len(Magic)]) == Magic:
+		fields, value = b[len(Magic):], b[HeaderSize:]
+	case len(b) > StampedHeaderSize && string(b[:len(StampedMagic)]) == StampedMagic:
+		fields, value = b[len(StampedMagic):], b[StampedHeaderSize:]
+	default:
 		return Entry{}, ErrFormat
 	}
-	flags := b[4]
+	flags := fields[0]
 	e := Entry{
-		LoadedAt: time.UnixMilli(int64(uint48(b[5:]))),
-		LoadTime: time.Duration(binary.BigEndian.Uint16(b[17:])) * time.Millisecond,
-		Value:    b[HeaderSize:],
+		LoadedAt: time.UnixMilli(int64(uint48(fields[1:]))),
+		LoadTime: time.Duration(binary.BigEndian.Uint16(fields[13:])) * time.Millisecond,
+		Value:    value,
 	}
-	if until := uint48(b[FreshUntilOffset:]); until != never {
+	if until := uint48(fields[FreshUntilOffset-len(Magic):]); until != never {
 		e.FreshUntil = time.UnixMilli(int64(until))
 	}
 	if flags&flagNegative == 0 {

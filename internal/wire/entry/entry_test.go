@@ -3,6 +3,8 @@ package entry
 import (
 	"bytes"
 	"math"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -90,6 +92,7 @@ func TestFresh_EndsAtFreshUntil(t *testing.T) {
 func TestParse_RefusesWhatIsNoEntry(t *testing.T) {
 	good := append(AppendHeader(nil, &Entry{LoadedAt: loadedAt}), 0x01)
 	negative := AppendHeader(nil, &Entry{LoadedAt: loadedAt, Negative: true})
+	stamped := stamp(good)
 	with := func(b []byte, at int, to byte) []byte {
 		b = bytes.Clone(b)
 		b[at] = to
@@ -101,12 +104,19 @@ func TestParse_RefusesWhatIsNoEntry(t *testing.T) {
 		"another ext type":        with(good, 2, 0x53),
 		"another version":         with(good, 3, 2),
 		"unknown flag":            with(good, 4, 2),
+		"stamped, no ext8":        with(stamped, 1, 0xc8),
+		"stamped, another length": with(stamped, 2, 0x39),
+		"stamped, version 1":      with(stamped, 4, 1),
+		"stamped, unknown flag":   with(stamped, 5, 2),
 		"negative without nil":    with(good, 4, 1),
 		"negative with more":      append(bytes.Clone(negative), 0xc0),
 		"a value of another kind": []byte("plain text of a good length for a header"),
 	}
 	for n := range good {
 		rows["cut to "+string(rune('0'+n/10))+string(rune('0'+n%10))] = good[:n]
+	}
+	for n := range stamped {
+		rows["stamped, cut to "+strconv.Itoa(n)] = stamped[:n]
 	}
 	for name, b := range rows {
 		t.Run(name, func(t *testing.T) {
@@ -137,17 +147,26 @@ func TestEntry_IsMsgpackForEveryone(t *testing.T) {
 	require.Equal(t, map[string]any{"title": "Emma"}, v)
 }
 
+// stamp returns an entry as Redis stores it, stamped.
+func stamp(b []byte) []byte {
+	return slices.Concat([]byte(StampedMagic), b[len(Magic):HeaderSize], bytes.Repeat([]byte("a"), PrimarySize), b[HeaderSize:])
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(append(AppendHeader(nil, &Entry{LoadedAt: loadedAt, FreshUntil: freshUntil, LoadTime: time.Second}), 0x01))
 	f.Add(AppendHeader(nil, &Entry{LoadedAt: loadedAt, Negative: true, Reason: 3}))
 	f.Add([]byte{0x92, 0xd8, 0x52})
+	f.Add(stamp(append(AppendHeader(nil, &Entry{LoadedAt: loadedAt, FreshUntil: freshUntil}), 0x01)))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := Parse(b)
 		if err != nil {
 			require.ErrorIs(t, err, ErrFormat)
 			return
 		}
-		// Every header that Parse accepts is one that AppendHeader writes.
+		// Every header that Parse accepts is one that AppendHeader writes, or Redis with a stamp.
+		if string(b[:len(StampedMagic)]) == StampedMagic {
+			b = slices.Concat([]byte(Magic), b[len(StampedMagic):StampedHeaderSize-PrimarySize], b[StampedHeaderSize:])
+		}
 		again := AppendHeader(nil, &e)
 		if !e.Negative {
 			again = append(again, e.Value...)

@@ -150,7 +150,8 @@ func decodesItself(t reflect.Type) bool {
 
 var itself = []reflect.Type{
 	reflect.TypeFor[msgpack.CustomDecoder](), reflect.TypeFor[msgpack.Unmarshaler](),
-	reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.BinaryUnmarshaler](), reflect.TypeFor[encoding.TextUnmarshaler](),
+	reflect.TypeFor[json.Unmarshaler](), reflect.TypeFor[encoding.BinaryUnmarshaler](),
+	reflect.TypeFor[encoding.TextUnmarshaler](),
 }
 
 // Weigh returns an error if wire, the value of an entry encoded by c, would take memory out of all
