@@ -36,7 +36,7 @@ func newScript(body string) script {
 // the fence that it has acknowledged; one that is being removed begins with a !, and #gen is there
 // so that the loss of either key shows). Numbers are below 2^53, but Lua would write them with an
 // exponent.
-const prelude = `
+var prelude = `
 local state, t = KEYS[1], KEYS[2]
 local function text(n) return string.format('%.0f', n) end
 local function alive()

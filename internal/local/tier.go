@@ -144,7 +144,7 @@ func (t *Tier) flush() {
 // Fences can still be sent.
 func (t *Tier) Retire(ctx context.Context) {
 	t.mu.Lock()
-	t.retired, t.wants = true, false
+	t.retired, t.wants, t.ready = true, false, false
 	t.protocol.onLoss()
 	t.flush()
 	names := t.mine

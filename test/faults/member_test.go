@@ -32,6 +32,7 @@ type memberConfig struct {
 	URL                      string
 	Row                      int // the only one that its loader and its orders are about
 	TTL, LeaseTTL, LeaseWait time.Duration
+	LocalLease               time.Duration // zero: it keeps no copies
 }
 
 func (c memberConfig) key() string { return fmt.Sprintf("row:%d", c.Row) }
@@ -84,7 +85,7 @@ func serveOrders() error {
 	}
 	defer client.Close()
 	// A busy machine must not look like an outage.
-	cache, err := readthrough.NewCache(client, readthrough.WithRedisTimeout(soon))
+	cache, err := readthrough.NewCache(client, append(conf.localOptions(), readthrough.WithRedisTimeout(soon))...)
 	if err != nil {
 		return err
 	}
