@@ -117,3 +117,32 @@ func (c memberConfig) localOptions() []readthrough.CacheOption {
 	}
 	return []readthrough.CacheOption{readthrough.WithLocal(1 << 20), readthrough.WithLocalLease(c.LocalLease)}
 }
+
+// TestLocal_KeepsItsPromiseOnClusterAndSentinel invalidates where keys and table are on different
+// nodes, and has another primary take over.
+func TestLocal_KeepsItsPromiseOnClusterAndSentinel(t *testing.T) {
+	t.Parallel()
+	round := func(f *processes, v string) {
+		f.t.Helper()
+		f.hold("held " + v)
+		require.Eventually(f.t, func() bool { return receive(f.t, f.members[1].order(order{Do: "invalidate"})).Err == "" }, soon, time.Millisecond)
+		for _, m := range f.members {
+			f.requireValue(m, v)
+		}
+	}
+	t.Run("cluster", func(t *testing.T) {
+		t.Parallel()
+		conf := memberConfig{URL: redistest.StartCluster(t, 3, 0).URL(), LocalLease: localLease}
+		f := startProcesses(t, slices.Repeat([]memberConfig{conf}, fleetSize)...)
+		round(f, "first")
+		round(f, "second")
+	})
+	t.Run("sentinel", func(t *testing.T) {
+		t.Parallel()
+		s := redistest.StartSentinel(t)
+		f := startProcesses(t, slices.Repeat([]memberConfig{{URL: s.URL(), LocalLease: localLease}}, fleetSize)...)
+		round(f, "before")
+		s.Failover()
+		round(f, "after")
+	})
+}
