@@ -30,14 +30,22 @@ func joinKey(namespace, key string) (string, error) {
 	if key == "" {
 		return "", ErrEmptyKey
 	}
+	if isPlain(key) {
+		return namespace + key, nil
+	}
 	if len(key) > maxKeyBytes {
 		sum := sha256.Sum256([]byte(key))
 		return namespace + hex.EncodeToString(sum[:]), nil
 	}
+	return namespace + slotEscaper.Replace(key), nil
+}
+
+// isPlain reports whether an extracted key is stored as it is.
+func isPlain(key string) bool {
 	for i := range len(key) {
 		if c := key[i]; c == '%' || c == '{' || c == '}' {
-			return namespace + slotEscaper.Replace(key), nil
+			return false
 		}
 	}
-	return namespace + key, nil
+	return key != "" && len(key) <= maxKeyBytes
 }

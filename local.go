@@ -3,7 +3,6 @@ package readthrough
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -132,37 +131,39 @@ func (rt *ReadThrough[K, V]) keepCopies() {
 	})
 }
 
-// getCopy answers a read from this process, if it can.
-func (rt *ReadThrough[K, V]) getCopy(ctx context.Context, k K, info *Info) (v V, ok bool, err error) {
+// getCopy returns the value of a copy of k, to be copied, or nil if there is none that may be served.
+// err is that of a negative entry.
+func (rt *ReadThrough[K, V]) getCopy(ctx context.Context, k K, info *Info) (v *V, err error) {
 	if !rt.copies.quick {
 		call, closed := rt.cache.enter(ctx)
 		defer call.End()
 		if closed != nil {
-			return v, false, nil // the lookup says so
+			return nil, nil // the lookup says so
 		}
 	}
 	now, leased := rt.copies.store.Now()
 	if !leased || ctx.Err() != nil {
-		return v, false, nil
+		return nil, nil
 	}
 	return rt.findCopy(ctx, k, now, info)
 }
 
-// findCopy returns the value of the copy of k, if there is one that is fresh at now and need not be
-// refreshed. err is that of a negative entry.
-func (rt *ReadThrough[K, V]) findCopy(ctx context.Context, k K, now time.Duration, info *Info) (v V, ok bool, err error) {
-	key, empty := joinKey("", rt.key(k))
-	if empty != nil {
-		return v, false, nil
+// findCopy is getCopy for a copy that is fresh at now.
+func (rt *ReadThrough[K, V]) findCopy(ctx context.Context, k K, now time.Duration, info *Info) (v *V, err error) {
+	key := rt.key(k)
+	if !isPlain(key) {
+		if key, err = joinKey("", key); err != nil {
+			return nil, nil
+		}
 	}
-	h := rt.copies.store.Get(key, now)
-	c := rt.cache.settings.clock
+	h, c := rt.copies.store.Get(key, now), rt.cache.settings.clock
 	if h == nil || c != nil && !h.header.Fresh(c.Now()) || fill.DueEarly(c, rt.settings.beta, &h.header) {
-		return v, false, nil // Redis may have a newer one
+		return nil, nil // Redis may have a newer one
 	}
-	if v = h.value; h.raw != nil {
-		if v, err = rt.decodeCopy(h); err != nil {
-			return v, false, nil
+	if v = &h.value; h.raw != nil {
+		v = new(V) // the caller's own
+		if decodeValue(rt.settings.codec, rt.types.scale, h.raw, v) != nil {
+			return nil, nil
 		}
 	}
 	info.fill(SourceLocal, &h.header, false, c)
@@ -171,15 +172,9 @@ func (rt *ReadThrough[K, V]) findCopy(ctx context.Context, k K, now time.Duratio
 		rt.meter.note(ctx, EventLocalHit, rt.namespace+key, 0, nil)
 	}
 	if f := rt.onHit.Load(); f != nil {
-		(*f)(ctx, k, v, h.err)
+		(*f)(ctx, k, *v, h.err)
 	}
-	return v, true, h.err
-}
-
-// decodeCopy returns a value of the caller's own.
-func (rt *ReadThrough[K, V]) decodeCopy(h *held[V]) (v V, err error) {
-	err = decodeValue(rt.settings.codec, rt.types.scale, h.raw, &v)
-	return v, err
+	return v, h.err
 }
 
 // guarded is what a read needs to keep what it gets.
@@ -313,12 +308,17 @@ func (c *copies[V]) addTo(s *Stats) {
 }
 
 // striped is a counter that many goroutines add to without waiting for one cache line.
-type striped [16]struct {
+type striped [64]struct {
 	n atomic.Int64
 	_ [56]byte
 }
 
-func (s *striped) add() { s[rand.Uint32()%uint32(len(s))].n.Add(1) }
+// add takes the stripe of the goroutine, by the place of its stack: a random one would mostly be in
+// another processor's cache.
+func (s *striped) add() {
+	var here byte
+	s[uintptr(unsafe.Pointer(&here))>>11%uintptr(len(s))].n.Add(1)
+}
 
 func (s *striped) sum() (n int64) {
 	for i := range s {

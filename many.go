@@ -50,8 +50,8 @@ func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info, 
 			r.info = &infos[i]
 		}
 		if leased {
-			if v, ok, err := rt.findCopy(ctx, k, now, r.info); ok {
-				m.results[i] = Result[V]{v, err}
+			if v, err := rt.findCopy(ctx, k, now, r.info); v != nil {
+				m.results[i] = Result[V]{*v, err}
 				continue // without a key, it is not asked for
 			}
 		}

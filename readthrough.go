@@ -131,8 +131,8 @@ func (rt *ReadThrough[K, V]) GetInfo(ctx context.Context, k K) (V, Info, error) 
 
 func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error) {
 	if rt.copies != nil {
-		if v, ok, err := rt.getCopy(ctx, k, info); ok {
-			return v, err
+		if v, err := rt.getCopy(ctx, k, info); v != nil {
+			return *v, err
 		}
 	}
 	call, err := rt.cache.enter(ctx)
@@ -276,8 +276,8 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 // ErrUnavailable; besides, ErrEmptyKey, ErrClosed, and the context's.
 func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
 	if rt.copies != nil {
-		if v, ok, err := rt.getCopy(ctx, k, nil); ok {
-			return v, err
+		if v, err := rt.getCopy(ctx, k, nil); v != nil {
+			return *v, err
 		}
 	}
 	call, err := rt.cache.enter(ctx)
