@@ -64,7 +64,7 @@ func (t *Tier) Fence(ctx context.Context, wait bool, keys ...string) error {
 		t.listening.wait(ctx, t.config.Lease/patience)
 	}
 	began := t.now()
-	f, lease, err := t.sendFence(ctx, keys)
+	f, lease, err := t.sendFence(ctx, wait, keys)
 	if t.tellRefused(err) {
 		return nil
 	}
@@ -84,13 +84,17 @@ func (t *Tier) Fence(ctx context.Context, wait bool, keys ...string) error {
 }
 
 // sendFence numbers and publishes the keys, and returns the last fence and the lease of the table.
-func (t *Tier) sendFence(ctx context.Context, keys []string) (Fence, time.Duration, error) {
+func (t *Tier) sendFence(ctx context.Context, wait bool, keys []string) (Fence, time.Duration, error) {
 	t.mu.Lock()
 	name := t.name
 	t.mu.Unlock()
+	mark := "-"
+	if wait {
+		mark = awaitedMark
+	}
 	var calls [][]any
 	for some := range slices.Chunk(keys, fenceKeys) {
-		calls = append(calls, []any{name, newName(), t.config.Lease.Microseconds(), t.names.fences, packKeys(some)})
+		calls = append(calls, []any{name, newName(), t.config.Lease.Microseconds(), t.names.fences, mark, packKeys(some)})
 	}
 	replies, err := t.runAll(ctx, fence, calls)
 	if err != nil {

@@ -175,7 +175,7 @@ func (t *Tier) hear(received *redis.Message) error {
 		t.fences.hear(news)
 		return err
 	}
-	m, keys, err := parse(received.Payload)
+	m, awaited, keys, err := parse(received.Payload)
 	if err != nil {
 		return err
 	}
@@ -190,7 +190,9 @@ func (t *Tier) hear(received *redis.Message) error {
 		if !unpackKeys(keys, func(key string) { t.drop(key) }) {
 			err = errMessage
 		}
-		nudge(t.ackDue) // which waits for mu
+		if awaited { // else a later acknowledgement will do
+			nudge(t.ackDue) // which waits for mu
+		}
 	case serve:
 		t.end.Store(int64(t.protocol.end))
 		t.ready, t.refused = true, nil

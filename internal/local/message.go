@@ -20,11 +20,14 @@ func parseNews(payload string) (news, error) {
 	return news{min, gen}, err
 }
 
-// parse takes apart "J seq", "E sent seq" or "F prev seq keys".
-func parse(payload string) (m message, keys string, err error) {
+// awaitedMark says of a fence that its writer waits for acknowledgements.
+const awaitedMark = "w"
+
+// parse takes apart "J seq", "E sent seq" or "F prev seq awaited keys".
+func parse(payload string) (m message, awaited bool, keys string, err error) {
 	what, rest, _ := strings.Cut(payload, " ")
 	if len(what) != 1 {
-		return m, "", errMessage
+		return m, false, "", errMessage
 	}
 	m.kind = kind(what[0])
 	number := func() (n uint64) {
@@ -42,11 +45,12 @@ func parse(payload string) (m message, keys string, err error) {
 		m.seq = number()
 	case fenced:
 		m.prev, m.seq = number(), number()
-		keys = rest
+		what, keys, _ = strings.Cut(rest, " ")
+		awaited = what == awaitedMark
 	default:
 		err = errMessage
 	}
-	return m, keys, err
+	return m, awaited, keys, err
 }
 
 // packKeys returns keys in one string, each after its length.

@@ -71,7 +71,7 @@ if gen and redis.call('HGET', state, 'T') ~= ARGV[3] then
 end
 gen = gen or create(ARGV[2], ARGV[3])
 local before = least()
-for i = 6, #ARGV do redis.call('ZREM', t, ARGV[i]) end
+for i = 6, #ARGV do redis.call('ZREM', t, ARGV[i], '!' .. ARGV[i]) end
 local seq = redis.call('HGET', state, 'seq')
 redis.call('ZADD', t, seq, ARGV[1])
 redis.call('PUBLISH', ARGV[4], 'J ' .. seq)
@@ -84,12 +84,12 @@ if not alive() or not redis.call('ZSCORE', t, ARGV[1]) then return 0 end
 redis.call('PUBLISH', ARGV[3], 'E ' .. ARGV[2] .. ' ' .. redis.call('HGET', state, 'seq'))
 return 1`)
 
-	// fence: member, new gen, lease, channel of fences, keys.
+	// fence: member, new gen, lease, channel of fences, whether to acknowledge, keys.
 	fence = newScript(`
 local gen = alive() or create(ARGV[2], ARGV[3])
 local prev = redis.call('HGET', state, 'seq')
 local seq = text(redis.call('HINCRBY', state, 'seq', 1))
-redis.call('PUBLISH', ARGV[4], 'F ' .. prev .. ' ' .. seq .. ' ' .. ARGV[5])
+redis.call('PUBLISH', ARGV[4], 'F ' .. prev .. ' ' .. seq .. ' ' .. ARGV[5] .. ' ' .. ARGV[6])
 local others = redis.call('ZCARD', t) - 1
 if redis.call('ZSCORE', t, ARGV[1]) then others = others - 1 end
 local rest = redis.call('HMGET', state, 'young', 'T')
@@ -127,7 +127,7 @@ local gen = alive()
 if not gen then return 0 end
 local before = least()
 for i = 3, #ARGV do
-  if ARGV[i] == 'young' then redis.call('HDEL', state, 'young') else redis.call('ZREM', t, ARGV[i]) end
+  if ARGV[i] == 'young' then redis.call('HDEL', state, 'young') else redis.call('ZREM', t, ARGV[i], '!' .. ARGV[i]) end
 end
 tell(before, ARGV[2], gen)
 return 1`)
