@@ -90,9 +90,11 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 	c.server = newServer(client)
 	c.leases = lease.NewStore(writer{c}, lease.Config{
 		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused, FailoverSafe: settings.failoverSafe,
+		Go: c.work.Go,
 	})
 	c.tier = c.newTier(client.Subscribe)
 	c.retries = retry.New(c.invalidateAgain, c.work.Go)
+	c.checkDeadlines(client)
 	return c, nil
 }
 
@@ -196,7 +198,7 @@ func (c *Cache) written(ctx context.Context, m *meter, lifetime time.Duration, k
 			m.note(ctx, EventInvalidation, key, 0, nil)
 		}
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrClosed) {
 		m.note(ctx, EventRedisError, "", 0, err)
 	}
 	return err
@@ -308,7 +310,7 @@ func (c *Cache) watcher(client redis.UniversalClient) func(context.Context, func
 }
 
 func (c *Cache) onRefused(err error) {
-	c.meter.note(context.Background(), EventRefusedCommand, "", 0, err)
+	c.meter.noteApart(context.Background(), EventRefusedCommand, "", 0, err)
 }
 
 func (c *Cache) onBreaker(open bool) {

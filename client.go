@@ -12,8 +12,11 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
-// The findings: what a Cache notices of Redis that breaks a promise.
+// The findings: what a Cache notices of Redis, as its client reaches it, that breaks a promise or
+// costs more than it need.
 var (
+	errNoDeadlines = errors.New("the client ignores the deadlines of contexts, so that each hit is handed to " +
+		"another goroutine and back, which costs a lone caller as much again: set ContextTimeoutEnabled, or use Open")
 	errReplica = errors.New("the client talks to a replica, which may still have what was invalidated, " +
 		"and stores nothing: connect it to the primary")
 	errSplit = errors.New("a key and its lease are on different servers, so that no load that was stored is found: " +
@@ -44,6 +47,13 @@ func checkClient(client redis.UniversalClient) error {
 			"and it comes back with what was invalidated; use a cluster")
 	}
 	return nil
+}
+
+// checkDeadlines says of a client that ignores deadlines what that costs.
+func (c *Cache) checkDeadlines(client redis.UniversalClient) {
+	if single, ok := innermost(client).(*redis.Client); ok && !single.Options().ContextTimeoutEnabled {
+		c.find("", errNoDeadlines)
+	}
 }
 
 // innermost returns the client that the user's type embeds, if it does, or client itself.
@@ -111,12 +121,23 @@ func newServer(client redis.UniversalClient) *server {
 	return s
 }
 
-// checkRole follows a hit or a write. With the first one, and the first after each outage, it has the
-// server asked for its role in the background, by a command that shares no round trip: a replica that
-// takes writes refuses none, and entries of a replica may only be read.
+// checkRole follows a hit or a write: a replica that takes writes refuses none, and entries of a
+// replica may only be read. As a rule the server has said its role when it was connected to; of one
+// to which there were connections before it is asked for, in the background and once.
 func (c *Cache) checkRole() {
+	switch role := c.mux.Role(); {
+	case role == mux.Primary || c.server.askRole == nil:
+	case role == mux.Replica:
+		c.find("", errReplica)
+	default:
+		c.findRole()
+	}
+}
+
+// findRole asks the server for its role, by a command that shares no round trip, unless it was asked.
+func (c *Cache) findRole() {
 	s := c.server
-	if s.asked.Load() || s.askRole == nil || c.closing.phase.Load() != open || s.asked.Swap(true) {
+	if s.asked.Load() || c.closing.phase.Load() != open || s.asked.Swap(true) {
 		return
 	}
 	c.work.Go(func() { // ends with the client's own timeouts

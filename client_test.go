@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
@@ -100,7 +101,14 @@ func (h *hangsUp) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 
 func TestCache_AsksProxyThatHangsUpForRoleThreeTimes(t *testing.T) {
 	t.Parallel()
-	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+	redisServer := miniredis.RunT(t)
+	redisServer.Server().SetPreHook(func(peer *server.Peer, cmd string, _ ...string) bool {
+		if cmd == "HELLO" { // whose answer has the role
+			peer.WriteError("ERR unknown command 'HELLO'")
+		}
+		return cmd == "HELLO"
+	})
+	client := redis.NewClient(&redis.Options{Addr: redisServer.Addr(), ContextTimeoutEnabled: true})
 	defer func() { require.NoError(t, client.Close()) }()
 	proxy := new(hangsUp)
 	client.AddHook(proxy)
@@ -118,4 +126,25 @@ func TestCache_AsksProxyThatHangsUpForRoleThreeTimes(t *testing.T) {
 	require.EqualValues(t, 3, proxy.asked.Load())
 	require.Zero(t, cache.Stats().Findings)
 	require.Zero(t, cache.Stats().RedisErrors)
+}
+
+func TestNewCache_SaysThatClientIgnoresDeadlines(t *testing.T) {
+	t.Parallel()
+	for enabled, findings := range map[bool]int64{false: 1, true: 0} {
+		var found []error
+		client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", ContextTimeoutEnabled: enabled})
+		cache, err := readthrough.NewCache(client, readthrough.WithObserver(observerFunc(func(_ context.Context, e readthrough.Event) {
+			if e.Kind == readthrough.EventFinding {
+				found = append(found, e.Err)
+			}
+		})))
+		require.NoError(t, err)
+		require.Equal(t, findings, cache.Stats().Findings)
+		require.Len(t, found, int(findings))
+		for _, err := range found {
+			require.ErrorContains(t, err, "ContextTimeoutEnabled")
+		}
+		require.NoError(t, cache.Close())
+		require.NoError(t, client.Close())
+	}
 }

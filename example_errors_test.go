@@ -17,7 +17,9 @@ func exampleOutage() (*readthrough.Cache, func()) {
 	if err != nil {
 		panic(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1, DialerRetries: 1})
+	client := redis.NewClient(&redis.Options{
+		Addr: server.Addr(), MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true,
+	})
 	server.Close() // from now on connections are refused
 	cache := readthrough.Must(readthrough.NewCache(client))
 	return cache, func() {

@@ -21,7 +21,7 @@ func exampleCache(opts ...readthrough.CacheOption) (*readthrough.Cache, func()) 
 	if err != nil {
 		panic(err)
 	}
-	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	client := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true})
 	opts = append(opts, readthrough.WithRedisTimeout(5*time.Second)) // for busy test machines
 	cache := readthrough.Must(readthrough.NewCache(client, opts...))
 	return cache, func() {

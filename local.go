@@ -113,15 +113,10 @@ type held[V any] struct {
 	size   int // of the encoded value
 }
 
-// keepCopies has rt keep copies, if it is to.
-func (rt *ReadThrough[K, V]) keepCopies() {
+// newCopies gives rt room for copies, if it is to keep some.
+func (rt *ReadThrough[K, V]) newCopies() {
 	s := &rt.settings.local
-	if !s.on || rt.cache.disabled() {
-		return
-	}
-	rt.cache.tier.Use()
-	rt.cache.tier.Start()
-	if s.maxBytes == 0 {
+	if !s.on || rt.cache.disabled() || s.maxBytes == 0 {
 		return
 	}
 	shared := rt.types.shareable || s.shared
@@ -129,6 +124,18 @@ func (rt *ReadThrough[K, V]) keepCopies() {
 	rt.copies.store = local.NewStore(rt.cache.tier, rt.namespace, s.maxBytes, func(h *held[V]) int {
 		return int(unsafe.Sizeof(*h)) + h.size
 	})
+}
+
+// joinTier has rt, which is registered by now, fence, and keep copies if it has room for them.
+func (rt *ReadThrough[K, V]) joinTier() {
+	if !rt.settings.local.on || rt.cache.disabled() {
+		return
+	}
+	rt.cache.tier.Use()
+	if rt.copies != nil {
+		rt.copies.store.Open()
+	}
+	rt.cache.tier.Start()
 }
 
 // getCopy returns the value of a copy of k, to be copied, or nil if there is none that may be served.

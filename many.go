@@ -175,9 +175,20 @@ func (m *many[K, V]) awaitGroup(ctx context.Context, firsts []int) {
 	}
 	began := time.Now()
 	seats := m.rt.engine.JoinMany(ctx, misses)
+	var panicked any // of a loader, which the others do not suffer for
 	for j, i := range reads {
-		value, err := m.reads[i].await(ctx, seats[j], began)
-		m.results[i] = Result[V]{value, err}
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					panicked = p
+				}
+			}()
+			value, err := m.reads[i].await(ctx, seats[j], began)
+			m.results[i] = Result[V]{value, err}
+		}()
+	}
+	if panicked != nil {
+		panic(panicked)
 	}
 }
 

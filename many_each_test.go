@@ -104,7 +104,7 @@ func TestWarm_CountsWhatItDid(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, readthrough.Warmed{Loaded: 3500 - 10 - 3 - 1, Present: 3, Failed: 10 + 1}, warmed)
 	require.LessOrEqual(t, furthest, 1000, "no more than a chunk is in memory")
-	require.EqualValues(t, 3500-10-1, client.DBSize(t.Context()).Val())
+	require.Len(t, client.Keys(t.Context(), "row:*").Val(), 3500-10-1)
 	require.Len(t, loader.sizes(), 4)
 	warmed, err = rows.Warm(t.Context(), slices.Values([]int{10, 10, 3500, 3500}))
 	require.NoError(t, err)

@@ -39,7 +39,7 @@ type Stats struct {
 	PendingInvalidations int64 // keys whose invalidation is still being retried
 	DroppedInvalidations int64 // pending invalidations given up because over 100,000 were pending
 	RefusedCommands      int64 // commands that Redis has begun to refuse, so that it is done without
-	Findings             int64 // ways in which Redis, as the client reaches it, breaks a promise
+	Findings             int64 // ways in which Redis, as reached, breaks a promise or costs more than it need
 
 	// Of WithLocal:
 	LocalHits      int64 // reads answered with a copy in this process; they are no Hits
@@ -75,7 +75,7 @@ const (
 	EventInvalidation                         // Invalidations: of one key; Err if it may have failed
 	EventDroppedInvalidation                  // DroppedInvalidations: the key may stay stale until it expires; no Wrapper
 	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; only that
-	EventFinding                              // Findings: Err says, once, which promise Redis breaks; no Wrapper
+	EventFinding                              // Findings: Err says, once, what is wrong with Redis or the client; no Wrapper
 	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
 	EventLocalHit                             // LocalHits
@@ -110,7 +110,7 @@ type Event struct {
 	Err     error         // what went wrong, if anything
 }
 
-// Observer is told what happens, on the goroutine of the caller to whom it happens or on
+// Observer is told what happens, on the goroutine of the caller to whom it happens, who waits, or on
 // one of its own. Observe must be quick and safe for concurrent use. It may call any
 // method of the Cache and its wrappers but Close and Shutdown. What takes longer than
 // 100 ms is no longer waited for; then events can come at the same time and out of order,

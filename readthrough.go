@@ -91,10 +91,11 @@ func newReadThrough[K, V any](
 		return nil, err
 	}
 	rt.engine = fill.New(rt.wrapper(), rt.engineSettings(), c.leases, c.refreshes)
+	rt.newCopies()
 	if err := c.register(name, wrapped{rt.addTo, rt.engine.Stop}); err != nil {
 		return nil, err
 	}
-	rt.keepCopies()
+	rt.joinTier()
 	return rt, nil
 }
 

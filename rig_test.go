@@ -1,6 +1,7 @@
 package readthrough_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -142,10 +143,37 @@ func (b *bubble) cache(t *testing.T, opts ...readthrough.CacheOption) *readthrou
 	return cache
 }
 
+// asyncWriter is an end of a pipe whose writes do not wait for the other end: that answers the first
+// command of a long pipeline before it reads the last.
+type asyncWriter struct {
+	net.Conn
+	last chan struct{} // closed when all that was written has been read
+}
+
+func (w *asyncWriter) Write(b []byte) (int, error) {
+	before, written, b := w.last, make(chan struct{}), bytes.Clone(b)
+	w.last = written
+	go func() { // ends with the other end's read, or with the pipe
+		defer close(written)
+		<-before
+		_, _ = w.Conn.Write(b)
+	}()
+	return len(b), nil
+}
+
+func closed() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
 func (b *bubble) client(t *testing.T) *redis.Client {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{
-		Dialer:     func(context.Context, string, string) (net.Conn, error) { return b.redis.Dial() },
+		Dialer: func(context.Context, string, string) (net.Conn, error) {
+			c, err := b.redis.Dial()
+			return &asyncWriter{Conn: c, last: closed()}, err
+		},
 		MaxRetries: -1,
 		// To ask for them, the client looks its host name up.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},

@@ -66,8 +66,9 @@ func New(t testing.TB, opts ...readthrough.CacheOption) *Fake {
 	f := &Fake{t: t, redis: miniredis.NewMiniRedis(), clock: new(clock.Clock)}
 	f.redis.ClockTTL(true)
 	client := redis.NewClient(&redis.Options{
-		Dialer:     func(context.Context, string, string) (net.Conn, error) { return dial(f.redis) },
-		MaxRetries: -1,
+		ContextTimeoutEnabled: true,
+		Dialer:                func(context.Context, string, string) (net.Conn, error) { return dial(f.redis) },
+		MaxRetries:            -1,
 		// To ask for them, the client would look a host name up.
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})

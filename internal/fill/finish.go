@@ -106,5 +106,7 @@ func (e *Engine[K, V]) giveBack(rs []*loadRun[K, V]) {
 	for i, r := range rs {
 		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
 	}
-	_ = e.leases.Settle(rs[0].redisContext(), settlements) // else they expire
+	e.wrapper.Go(func() { // ends with the round trip
+		_ = e.leases.Settle(rs[0].redisContext(), settlements) // else they expire
+	})
 }

@@ -100,21 +100,27 @@ func (e *Engine[K, V]) pause(rs []*loadRun[K, V]) {
 	}
 }
 
-// renew makes the leases of rs last while their load takes its time. A lease that is
-// lost shows when the fill is refused.
-func (e *Engine[K, V]) renew(rs []*loadRun[K, V]) {
+// renewal returns what makes the leases of rs last while their load takes its time, or nil if
+// there are none. That returns what notes how it went. A lease that is lost shows when the fill
+// is refused.
+func (e *Engine[K, V]) renewal(rs []*loadRun[K, V]) func() (note func()) {
 	var held []*loadRun[K, V]
 	var requests []lease.Request
 	for _, r := range rs {
-		if r.Held && !r.Down {
+		if r.Held {
 			held, requests = append(held, r), append(requests, e.request(r))
 		}
 	}
 	if len(held) == 0 {
-		return
+		return nil
 	}
-	for i, o := range e.leases.Renew(held[0].redisContext(), requests) {
-		e.noteRedis(held[i], o.Err)
-		held[i].OnRenew(o.Err != nil)
+	return func() func() {
+		outcomes := e.leases.Renew(held[0].redisContext(), requests)
+		return func() {
+			for i, o := range outcomes {
+				e.noteRedis(held[i], o.Err)
+				held[i].OnRenew(o.Err != nil)
+			}
+		}
 	}
 }

@@ -89,6 +89,8 @@ func (e *Engine[K, V]) callLoader(ctx context.Context, rs []*loadRun[K, V], slot
 	})
 	ticker := time.NewTicker(e.settings.LeaseTTL / 3)
 	defer ticker.Stop()
+	tick := ticker.C
+	renewed := make(chan func(), 1)
 	for {
 		select {
 		case loads := <-done:
@@ -100,8 +102,14 @@ func (e *Engine[K, V]) callLoader(ctx context.Context, rs []*loadRun[K, V], slot
 			default:
 				return givenUp[V](len(rs), context.Cause(ctx), time.Since(began))
 			}
-		case <-ticker.C:
-			e.renew(rs)
+		case <-tick:
+			if renew := e.renewal(rs); renew != nil {
+				tick = nil                                  // one at a time
+				e.wrapper.Go(func() { renewed <- renew() }) // ends with the round trip, which nobody waits for
+			}
+		case note := <-renewed:
+			note()
+			tick = ticker.C
 		}
 	}
 }

@@ -75,10 +75,12 @@ type setLease struct {
 	state   atomic.Int32 // setPending, setAnswered or setGivenUp
 }
 
-// releaser returns what releases the lease of r, whichever attempt has got it.
+// releaser returns what releases the lease of r, whichever attempt has got it, in the background.
 func (s *Store) releaser(ctx context.Context, r Request) func() {
-	return func() { // ends within the Doer's timeout
-		s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: r.Key, Token: r.Token}})
+	return func() {
+		s.config.Go(func() { // ends with the round trip
+			s.Settle(context.WithoutCancel(ctx), []Settlement{{Key: r.Key, Token: r.Token}})
+		})
 	}
 }
 
@@ -93,7 +95,7 @@ const (
 func (c *setLease) SetErr(err error) {
 	c.Cmd.SetErr(err)
 	if err == nil && c.state.Swap(setAnswered) == setGivenUp {
-		go c.release()
+		c.release()
 	}
 }
 

@@ -57,12 +57,17 @@ type Config struct {
 	// see failover.go. It cannot do without scripts: where Redis refuses them, nothing is
 	// stored and nothing found.
 	FailoverSafe bool
+	// Go runs f on a goroutine. Nil: one that nobody waits for.
+	Go func(f func())
 }
 
 // NewStore returns the leases in the Redis that do speaks to.
 func NewStore(do Doer, c Config) *Store {
 	if c.Prefix != "" {
 		c.Prefix += ":"
+	}
+	if c.Go == nil {
+		c.Go = func(f func()) { go f() }
 	}
 	if c.FailoverSafe {
 		c.Watch = nil // a transaction cannot stamp

@@ -256,6 +256,8 @@ func (f *flying) describe(k actionKind) string {
 		return "the load ends with what cannot be stored"
 	case flightLosesAnswer:
 		return "Redis fails it in " + step
+	case flightRenews:
+		return "renews its lease after all"
 	case flightSendsAgain:
 		return "its client sends the " + step + " again"
 	}

@@ -64,6 +64,7 @@ const (
 	callerLosesAnswer
 	flightLosesAnswer
 	flightSendsAgain // its client does, which has lost the connection
+	flightRenews     // its lease, after it has failed to
 	orphanArrives
 	leaseExpires
 	entryExpires
@@ -87,7 +88,7 @@ func actions() []action {
 	for p := range uint8(processes) {
 		for i := range uint8(maxFlying) {
 			for _, k := range []actionKind{
-				flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer, flightSendsAgain,
+				flightGoesOn, flightStopsWaiting, flightAnswersEarly, flightLoadsUnstorable, flightLosesAnswer, flightSendsAgain, flightRenews,
 			} {
 				all = append(all, action{k, p, i})
 			}
@@ -153,6 +154,11 @@ func (m *model) step(w *world, a action) bool {
 		f := &w.flights[a.p][a.i]
 		if possible = f.underway() && spend(&w.resends); possible {
 			m.sendAgain(w, f)
+		}
+	case flightRenews:
+		f := &w.flights[a.p][a.i]
+		if possible = f.at == loading && f.Held && f.Down; possible {
+			f.OnRenew(false)
 		}
 	case orphanArrives:
 		if c := w.orphans[a.i]; c.kind != none {
@@ -337,7 +343,7 @@ func (m *model) stepFlight(w *world, p, i uint8, over bool) bool {
 
 // isSafe reports whether the Store is FailoverSafe: a script looks who holds the lease, and not a
 // command behind that for the entry.
-func (m *model) isSafe() bool { return m.scenario.failovers > 0 }
+func (m *model) isSafe() bool { return m.failovers > 0 }
 
 // look has f learn who holds the lease, and whether it waits in vain.
 func (w *world) look(f *flying) {

@@ -86,8 +86,9 @@ func (p *Protocol) OnWait(over bool) {
 	p.Step = Acquire
 }
 
-// OnRenew goes on after a renewal of the lease during the Load.
-func (p *Protocol) OnRenew(failed bool) { p.Down = p.Down || failed }
+// OnRenew goes on after a renewal of the lease during the Load: Redis is down as long as the last one
+// has failed.
+func (p *Protocol) OnRenew(failed bool) { p.Down = failed }
 
 // OnLoad goes on after a Load: storable says that there is something to fill.
 func (p *Protocol) OnLoad(storable bool) {

@@ -92,12 +92,20 @@ func (s *Store) underLease(ctx context.Context, n int, script cmdsFor, tx func(i
 	if s.scripts.open() {
 		outcomes = s.run(ctx, s.redis.Do, n, script)
 	}
+	var lost error // of a transaction: the next would fail alike, and take as long
 	for i := range outcomes {
-		if o := &outcomes[i]; !errors.Is(o.Err, ErrRefused) {
+		o := &outcomes[i]
+		if !errors.Is(o.Err, ErrRefused) {
 			o.Err = s.check(&s.scripts, o.Err, s.withoutScripts())
 		}
-		if errors.Is(outcomes[i].Err, ErrRefused) {
-			outcomes[i] = s.transact(ctx, func() transaction { return tx(i) })
+		switch {
+		case !errors.Is(o.Err, ErrRefused):
+		case lost != nil:
+			o.Err = lost
+		default:
+			if *o = s.transact(ctx, func() transaction { return tx(i) }); !errors.Is(o.Err, ErrRefused) {
+				lost = o.Err
+			}
 		}
 	}
 	return outcomes
@@ -111,14 +119,23 @@ type transaction struct {
 	cmds         [][]any
 }
 
-// transact watches the lease, looks at it, and has Redis carry the commands out unless it
-// has changed since: optimistic locking, in three round trips on one connection.
-func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
+// transact carries a transaction out. It begins anew where a command was refused that has another
+// form, and where the lease has changed meanwhile, to see whose it is.
+func (s *Store) transact(ctx context.Context, of func() transaction) (o Outcome) {
+	for again, left := true, 3; again && left > 0; left-- {
+		o, again = s.watch(ctx, of)
+	}
+	return o
+}
+
+// watch watches the lease, looks at it, and has Redis carry the commands out unless it has
+// changed since: optimistic locking, in three round trips on one connection.
+func (s *Store) watch(ctx context.Context, of func() transaction) (o Outcome, again bool) {
 	if s.config.Watch == nil || !s.transactions.open() {
-		return Outcome{Err: ErrRefused}
+		return Outcome{Err: ErrRefused}, false
 	}
 	t := of()
-	var kept, again bool
+	var kept, otherwise bool
 	err := s.config.Watch(ctx, func(tx *redis.Tx) error {
 		holder, err := tx.Get(ctx, t.lease).Result()
 		own := holder == t.token
@@ -134,21 +151,24 @@ func (s *Store) transact(ctx context.Context, of func() transaction) Outcome {
 		for _, cmd := range cmds { // err may only say that one of them was refused
 			if isRefusal(cmd.Err()) {
 				err = cmd.Err()
-				again = !redis.HasErrorPrefix(err, "EXECABORT") && s.worthRepeating(cmd)
+				otherwise = !redis.HasErrorPrefix(err, "EXECABORT") && s.worthRepeating(cmd)
 				break
 			}
 		}
 		kept = own && err == nil
 		return err
 	}, t.lease)
-	if isRefusal(err) && again { // in this order: f may still run after another error
-		return s.transact(ctx, of)
-	}
-	if errors.Is(err, redis.Nil) || errors.Is(err, redis.TxFailedErr) {
+	switch {
+	case isRefusal(err) && otherwise: // in this order: f may still run after another error
+		return Outcome{Err: ErrRefused}, true
+	case errors.Is(err, redis.TxFailedErr):
+		// Or a connection still watches what it watched before, of a user who may not UNWATCH.
+		return Outcome{}, true
+	case errors.Is(err, redis.Nil):
 		err = nil // the lease is gone
 	}
 	if err = s.check(&s.transactions, err, "what is loaded is not stored"); err != nil {
-		return Outcome{Err: err}
+		return Outcome{Err: err}, false
 	}
-	return Outcome{Kept: kept}
+	return Outcome{Kept: kept}, false
 }

@@ -76,6 +76,7 @@ func newProcess(t *testing.T, client redis.UniversalClient, copies bool, change 
 	p.Use()
 	if copies {
 		p.copies = NewStore(p.Tier, "p:row:", 1<<20, func(s *string) int { return len(*s) })
+		p.copies.Open()
 	}
 	t.Cleanup(func() {
 		p.Retire(context.Background())

@@ -42,7 +42,7 @@ type guardStripe struct {
 // the policy, and the Copy itself.
 const overhead = 200
 
-// NewStore returns a Store for Redis keys that begin with namespace. It holds about maxBytes: the
+// NewStore returns a Store, which keeps nothing before Open, for Redis keys that begin with namespace. It holds about maxBytes: the
 // sum of its keys, of the sizes given to Keep, and of what it takes to keep them.
 func NewStore[T any](t *Tier, namespace string, maxBytes int64, size func(*T) int) *Store[T] {
 	s := &Store[T]{tier: t, namespace: namespace, seed: maphash.MakeSeed()}
@@ -57,9 +57,11 @@ func NewStore[T any](t *Tier, namespace string, maxBytes int64, size func(*T) in
 			}
 		},
 	})
-	t.attach(s)
 	return s
 }
+
+// Open has the process become a member, and keep copies in s.
+func (s *Store[T]) Open() { s.tier.attach(s) }
 
 // Now returns the time for a Get, if the lease is in force.
 func (s *Store[T]) Now() (now time.Duration, leased bool) {

@@ -19,9 +19,7 @@ type payload struct {
 
 // newLeased returns a Store under a lease that nobody ends.
 func newLeased(maxBytes int64) *Store[payload] {
-	tier := New(Config{Lease: time.Second})
-	tier.work.started.Do(func() {}) // it has no Redis
-	s := NewStore(tier, "p:row:", maxBytes, func(p *payload) int { return len(p.value) + int(unsafe.Sizeof(*p)) })
+	s := NewStore(New(Config{Lease: time.Second}), "p:row:", maxBytes, func(p *payload) int { return len(p.value) + int(unsafe.Sizeof(*p)) })
 	s.tier.end.Store(math.MaxInt64)
 	return s
 }

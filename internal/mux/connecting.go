@@ -2,6 +2,7 @@ package mux
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -10,29 +11,55 @@ import (
 // round trip that needs it, by several commands of its own, each a round trip more. Each step is
 // progress. So a far Redis gets its connection while the first caller waits, and one that hangs is
 // given up a timeout after its last step. All other commands pass untouched.
-type connecting struct{}
+type connecting struct{ role *atomic.Int32 }
 
-// watchConnections has client tell its pipelines of the connections that it makes for them. The
-// hook remains on the client, and keeps nothing of the Mux alive.
-func watchConnections(client redis.UniversalClient) {
+// Role is what a server has said of itself when a connection to it was made.
+type Role = int32
+
+// The roles: unknown until there is a connection, or where Redis knows no HELLO.
+const (
+	UnknownRole Role = iota
+	Primary
+	Replica
+)
+
+// watchConnections has client tell its pipelines of the connections that it makes for them, and role
+// of what they lead to. The hook remains on the client, and keeps nothing else of the Mux alive.
+func watchConnections(client redis.UniversalClient, role *atomic.Int32) {
+	hook := connecting{role}
 	if cluster, ok := client.(interface{ OnNewNode(func(*redis.Client)) }); ok {
-		cluster.OnNewNode(func(node *redis.Client) { node.AddHook(connecting{}) })
+		cluster.OnNewNode(func(node *redis.Client) { node.AddHook(hook) })
 		return
 	}
-	client.AddHook(connecting{})
+	client.AddHook(hook)
 }
 
 // DialHook adds nothing: the first step that shows is that dialling has ended.
 func (connecting) DialHook(redis.DialHook) redis.DialHook { return nil }
 
 // ProcessHook notes the steps that are single commands.
-func (connecting) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+func (c connecting) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if isStep(cmd) {
-			noteStep(ctx)
-			defer noteStep(ctx)
+		if !isStep(cmd) {
+			return next(ctx, cmd)
 		}
-		return next(ctx, cmd)
+		noteStep(ctx)
+		defer noteStep(ctx)
+		err := next(ctx, cmd)
+		if hello, ok := cmd.(*redis.MapStringInterfaceCmd); ok && err == nil {
+			c.noteRole(hello.Val()["role"])
+		}
+		return err
+	}
+}
+
+// noteRole notes what HELLO has answered.
+func (c connecting) noteRole(role any) {
+	switch role {
+	case "master":
+		c.role.Store(Primary)
+	case "slave", "replica":
+		c.role.Store(Replica)
 	}
 }
 

@@ -62,6 +62,7 @@ type Mux struct {
 	notifier notifier
 	first    *node   // has all keys, or on a cluster those whose node is not known yet
 	cluster  masters // nil: first is the only node
+	role     *atomic.Int32
 
 	mapped  atomic.Bool // the client knows the cluster's nodes, and tells them without asking
 	mapping atomic.Bool // it is being told
@@ -76,10 +77,15 @@ type Mux struct {
 func New(client redis.UniversalClient, cfg Config) *Mux {
 	m := &Mux{client: client, config: cfg, notifier: notifier{onState: cfg.OnState}}
 	m.cluster, _ = client.(masters)
-	watchConnections(client)
+	m.role = new(atomic.Int32)
+	watchConnections(client, m.role)
 	m.first = newNode(client, cfg, &m.notifier)
 	return m
 }
+
+// Role returns the role of the server that the last connection was made to. On a cluster it says
+// nothing.
+func (m *Mux) Role() Role { return m.role.Load() }
 
 // Get returns the value of key, and has size learn how large it is; size may be nil. Its errors are
 // redis.Nil when there is no such key, any other error reply of Redis, the error of a failed round
@@ -203,6 +209,9 @@ func (m *Mux) Close(ctx context.Context) error {
 		left := 0
 		for _, n := range nodes {
 			left += n.underWay()
+		}
+		if left == 0 {
+			return nil // the goroutines are about to end
 		}
 		return fmt.Errorf("%d round trips have not ended: %w", left, ctx.Err())
 	}

@@ -11,16 +11,17 @@ import (
 
 // pipeline is one round trip to Redis, and the waiters that share it.
 type pipeline struct {
-	lane    *lane
-	waiters []*waiter
-	gets    []*redis.StringCmd // the GET that answers each waiter; nil for one with own commands
-	single  single
-	ctx     roundTripContext
-	worker  *worker // that makes the round trip, or in whose place a caller does
+	lane     *lane
+	waiters  []*waiter
+	gets     []*redis.StringCmd // the GET that answers each waiter; nil for one with own commands
+	arrivals []arrival          // the commands whose replies are progress
+	single   single
+	ctx      roundTripContext
+	worker   *worker // that makes the round trip, or in whose place a caller does
 	timing
 	probe bool // the breaker waits for the outcome
 	extra bool // takes no slot: a probe, or forced while the breaker is open
-	late  bool // its caller's context has ended meanwhile: that it has failed says nothing of Redis
+	late  bool // to blame for its failure is its caller, or the process, and not Redis
 	ended bool // guarded by node.mu: its waiters are being released, or have been
 }
 
@@ -83,7 +84,7 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 	for i, w := range p.waiters {
 		for _, cmd := range w.cmds {
 			if get, ok := cmd.(*redis.StringCmd); ok {
-				cmd = p.watch(get, w.learn)
+				cmd = p.watch(get)
 			}
 			_ = pipe.Process(ctx, cmd) // adds it to pipe; cannot fail
 		}
@@ -96,7 +97,7 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 			if byKey != nil {
 				byKey[w.key] = get
 			}
-			_ = pipe.Process(ctx, p.watch(get, w.learn))
+			_ = pipe.Process(ctx, p.watch(get))
 		}
 		p.gets[i] = get
 	}
@@ -105,19 +106,20 @@ func (p *pipeline) execAll(client redis.UniversalClient) {
 	}
 }
 
-// arrival is a command of a pipeline whose reply may be large. go-redis tells it of its reply as
-// soon as that has arrived, which shows that the pipeline makes progress.
+// arrival is a command of a pipeline whose reply may be large, whatever came before. go-redis tells
+// it of its reply as soon as that has arrived, which shows that the pipeline makes progress.
 type arrival struct {
 	*redis.StringCmd
 	pipeline *pipeline
 }
 
-// watch has the reply to get show that p makes progress, unless it is known to be small.
-func (p *pipeline) watch(get *redis.StringCmd, size *ReplySize) redis.Cmder {
-	if n := size.expected(); n > 0 && n < progressBytes/2 {
-		return get
+// watch has the reply to get show that p makes progress. The arrivals are allocated together.
+func (p *pipeline) watch(get *redis.StringCmd) redis.Cmder {
+	if p.arrivals == nil {
+		p.arrivals = make([]arrival, 0, max(len(p.waiters), len(p.waiters[0].cmds)))
 	}
-	return &arrival{get, p}
+	p.arrivals = append(p.arrivals, arrival{get, p})
+	return &p.arrivals[len(p.arrivals)-1]
 }
 
 // SetErr is called with the error of the reply, or nil, once the reply has been read.

@@ -3,6 +3,7 @@ package mux_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +44,12 @@ func TestMux_GivesNothingUpWhileLargeRepliesArrive(t *testing.T) {
 	cfg := hasty
 	cfg.Failures = 1
 	inBubble(t, cfg, func(t *testing.T, r *rig) {
-		callers := []*caller{r.getMany(nil, 100), r.getMany(nil, 100)}
+		var size mux.ReplySize // of small values, so far
+		c := r.getMany(&size, 100)
+		r.underWay()[0].answer(served)
+		c.requireErr(t, nil)
+
+		callers := []*caller{r.getMany(&size, 100), r.getMany(nil, 100)}
 		sent := r.underWay()
 		callers = append(callers, r.getMany(nil, 100)) // queues
 		for i := range 100 {
@@ -54,7 +60,7 @@ func TestMux_GivesNothingUpWhileLargeRepliesArrive(t *testing.T) {
 		for _, c := range callers {
 			require.False(t, c.returned())
 		}
-		require.Equal(t, 2, r.count())
+		require.Equal(t, 3, r.count())
 		sent[0].answer(func(redis.Cmder) {})
 		sent[1].answer(func(redis.Cmder) {})
 		r.underWay()[0].answer(served)
@@ -98,11 +104,14 @@ func TestMux_SendsGetManyInPartsByTheSizeOfTheValues(t *testing.T) {
 func TestMux_SendsTheRestOfGetManyToNobodyWhoDoesNotAnswer(t *testing.T) {
 	inBubble(t, hasty, func(t *testing.T, r *rig) {
 		c := r.getMany(nil, 5000)
-		r.underWay()[0].answer(served)
+		served500 := r.underWay()[0]
+		from, err := strconv.Atoi(served500.cmds[0].Args()[1].(string)) // one of the first two parts
+		require.NoError(t, err)
+		served500.answer(served)
 		c.requireErr(t, mux.ErrTimeout)
 		require.Equal(t, 3, r.count())
 		for i := range 5000 {
-			require.Equal(t, i >= 500, mux.ErrorOf(c.err, i) != nil, i)
+			require.Equal(t, i < from || i >= from+500, mux.ErrorOf(c.err, i) != nil, i)
 		}
 	})
 }

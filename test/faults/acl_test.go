@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/readthrough-go/readthrough"
@@ -50,12 +52,12 @@ func callAll(t *testing.T, cache *readthrough.Cache) {
 		}
 		if id == 3 { // so long that the lease is renewed
 			select {
-			case <-time.After(100 * time.Millisecond):
+			case <-time.After(400 * time.Millisecond):
 			case <-ctx.Done():
 			}
 		}
 		return id, nil
-	}, readthrough.Int, readthrough.WithStale(time.Hour), readthrough.WithLeaseTTL(60*time.Millisecond)))
+	}, readthrough.Int, readthrough.WithStale(time.Hour), readthrough.WithLeaseTTL(300*time.Millisecond)))
 	for range 2 {
 		for id := range 4 {
 			v, err := rows.Get(ctx, id)
@@ -98,13 +100,13 @@ func TestCache_NeedsNoMoreThanTheDocumentedAccess(t *testing.T) {
 	t.Run("one server", func(t *testing.T) {
 		t.Parallel()
 		server := redistest.Start(t)
-		requireContent(t, server, fleet(t, 1, as(t, server, smallest...), readthrough.WithPrefix("app"))[0])
+		requireContent(t, server, fleet(t, 1, as(t, server, smallest...), readthrough.WithPrefix("app"), unhurried)[0])
 	})
 	t.Run("failover safety", func(t *testing.T) {
 		t.Parallel()
 		server := redistest.Start(t)
 		client := as(t, server, append(slices.Clone(smallest), "+info")...)
-		requireContent(t, server, fleet(t, 1, client, readthrough.WithPrefix("app"), readthrough.WithFailoverSafety())[0])
+		requireContent(t, server, fleet(t, 1, client, readthrough.WithPrefix("app"), unhurried, readthrough.WithFailoverSafety())[0])
 	})
 	t.Run("cluster", func(t *testing.T) {
 		t.Parallel()
@@ -115,9 +117,12 @@ func TestCache_NeedsNoMoreThanTheDocumentedAccess(t *testing.T) {
 			return cluster.Client(func(o *redis.ClusterOptions) {
 				o.Username, o.Password, o.DisableIdentity = username, password, true
 			})
-		}, readthrough.WithPrefix("app"))[0])
+		}, readthrough.WithPrefix("app"), unhurried)[0])
 	})
 }
+
+// unhurried waits longer for Redis than a busy machine takes.
+var unhurried = readthrough.WithRedisTimeout(5 * time.Second)
 
 // refused is the errors of all EventRefusedCommand.
 type refused struct {
@@ -154,6 +159,7 @@ func TestCache_DoesWithoutWhatRedisRefuses(t *testing.T) {
 		"nothing":                               {rules: nil},
 		"scripts":                               {rules: []string{"-@scripting"}, said: 2}, // of fills, and of Expire
 		"EVAL, renamed":                         {args: []string{"--rename-command", "EVAL", ""}, said: 2},
+		"scripts and UNWATCH":                   {rules: []string{"-@scripting", "-unwatch"}, said: 2},
 		"scripts and UNLINK":                    {rules: []string{"-@scripting", "-unlink"}, said: 3},
 		"scripts and transactions":              {rules: []string{"-@scripting", "-@transaction"}, unstored: true, said: 3},
 		"scripts and WATCH":                     {rules: []string{"-@scripting", "-watch"}, unstored: true, said: 3},
@@ -180,6 +186,7 @@ func TestCache_DoesWithoutWhatRedisRefuses(t *testing.T) {
 			others := fleet(t, 2, client, readthrough.WithPrefix("app"))
 			requireCoherent(t, server.Client(), a, others[0], row.unstored)
 			callAll(t, others[1])
+			require.Zero(t, others[1].Stats().RefusedFills, "nobody takes a lease from it")
 			for _, cache := range append(others, a) {
 				require.Zero(t, cache.Stats().RedisErrors)
 				require.Zero(t, cache.Stats().PendingInvalidations)
@@ -348,3 +355,45 @@ func (d *database) load(context.Context, int) (string, error) {
 	}
 	return value, nil
 }
+
+// TestObserver_OfRefusedCommandEndsNoLoadNorRetry has an observer do harm where Redis begins to refuse a
+// command: in the midst of a load, and of a retry.
+func TestObserver_OfRefusedCommandEndsNoLoadNorRetry(t *testing.T) {
+	t.Parallel()
+	for how, harm := range map[string]func(goOn chan struct{}){
+		"Goexit": func(chan struct{}) { runtime.Goexit() },
+		"hangs":  func(goOn chan struct{}) { <-goOn },
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			goOn, told := make(chan struct{}), make(chan struct{}, 10)
+			cache := fleet(t, 1, as(t, server, "~*", "+@all", "-@scripting", "-unlink"), unhurried,
+				readthrough.WithObserver(harmful(func(e readthrough.Event) {
+					if e.Kind == readthrough.EventRefusedCommand {
+						told <- struct{}{}
+						harm(goOn)
+					}
+				})))[0]
+			defer close(goOn)
+			rows := wrapper(t, cache, constant("v"), readthrough.WithLoadLimit(1))
+			for id := range 3 {
+				got := make(chan string, 1)
+				go func() { // ends with the test's receive, or with the process
+					v, err := rows.Get(context.Background(), id)
+					assert.NoError(t, err)
+					got <- v
+				}()
+				require.Equal(t, "v", receive(t, got))
+			}
+			receive(t, told)
+			require.NoError(t, cache.Delete(t.Context(), "row:1")) // by DEL, in the place of UNLINK
+			require.Zero(t, cache.Stats().PendingInvalidations)
+		})
+	}
+}
+
+// harmful is an Observer made of a function.
+type harmful func(readthrough.Event)
+
+func (f harmful) Observe(_ context.Context, e readthrough.Event) { f(e) }

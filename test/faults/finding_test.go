@@ -22,6 +22,9 @@ func (f findings) Observe(_ context.Context, e readthrough.Event) {
 	}
 }
 
+// punctual has a client keep deadlines: that it does not is a finding too.
+func punctual(o *redis.Options) { o.ContextTimeoutEnabled = true }
+
 // requireOne waits for a finding that says what, and wants no other.
 func (f findings) requireOne(t *testing.T, cache *readthrough.Cache, what string) {
 	t.Helper()
@@ -84,7 +87,7 @@ func TestCache_SaysThatItTalksToReplica(t *testing.T) {
 			replica := replicaOf(t, primary, row.args...)
 
 			found := make(findings, 10)
-			cache := readthrough.Must(readthrough.NewCache(replica.Client(once), readthrough.WithObserver(found), readthrough.WithRedisTimeout(5*time.Second)))
+			cache := readthrough.Must(readthrough.NewCache(replica.Client(once, punctual), readthrough.WithObserver(found), readthrough.WithRedisTimeout(5*time.Second)))
 			require.NoError(t, row.use(t.Context(), wrapper(t, cache, constant(1))))
 			require.ErrorContains(t, receive(t, found), "replica")
 			_ = cache.Close() // the invalidation that was refused is still pending
@@ -98,7 +101,7 @@ func TestCache_SaysThatClientOfSentinelReadsReplicas(t *testing.T) {
 	t.Parallel()
 	s := redistest.StartSentinel(t)
 	found := make(findings, 10)
-	client := s.Client(func(o *redis.FailoverOptions) { o.ReplicaOnly = true })
+	client := s.Client(func(o *redis.FailoverOptions) { o.ReplicaOnly, o.ContextTimeoutEnabled = true, true })
 	cache := readthrough.Must(readthrough.NewCache(client, readthrough.WithObserver(found)))
 	rows := wrapper(t, cache, constant(1))
 	require.Eventually(t, func() bool { // a busy machine may take longer to answer than the cache waits
@@ -111,7 +114,7 @@ func TestCache_SaysThatClientOfSentinelReadsReplicas(t *testing.T) {
 func TestCache_FindsNothingOfPrimary(t *testing.T) {
 	t.Parallel()
 	found := make(findings, 10)
-	cache := fleet(t, 1, func() redis.UniversalClient { return redistest.Start(t).Client() }, readthrough.WithObserver(found))[0]
+	cache := fleet(t, 1, func() redis.UniversalClient { return redistest.Start(t).Client(punctual) }, readthrough.WithObserver(found))[0]
 	rows := wrapper(t, cache, constant(1))
 	for id := range 100 {
 		_, err := rows.Get(t.Context(), id)

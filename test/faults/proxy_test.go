@@ -148,7 +148,7 @@ func TestCache_SaysThatProxySplitsKeyAndLease(t *testing.T) {
 				t.Parallel()
 				servers := []*redistest.Server{redistest.Start(t), redistest.Start(t)}
 				for _, tags := range []bool{false, true} {
-					client := redis.NewClient(&redis.Options{Addr: shardingProxy(t, tags, servers...), MaxRetries: -1})
+					client := redis.NewClient(&redis.Options{Addr: shardingProxy(t, tags, servers...), MaxRetries: -1, ContextTimeoutEnabled: true})
 					defer client.Close()
 					found := make(findings, 10)
 					opts := []readthrough.CacheOption{readthrough.WithObserver(found)}

@@ -38,11 +38,13 @@ const (
 	// FreshUntilOffset is the position in an entry of its freshUntil, which Stamp encodes.
 	FreshUntilOffset = 11
 
-	// StampedMagic and StampedHeaderSize are Magic and HeaderSize of a stamped entry, whose fields
-	// are where the Magic ends, as in any other. PrimarySize is the length of its last field.
-	StampedMagic      = "\x92\xc7\x38\x52\x02"
+	// StampedMagic is what every stamped entry begins with. Its fields follow, as those of any other
+	// entry follow the Magic.
+	StampedMagic = "\x92\xc7\x38\x52\x02"
+	// StampedHeaderSize is the length of the header of a stamped entry.
 	StampedHeaderSize = HeaderSize + len(StampedMagic) - len(Magic) + PrimarySize
-	PrimarySize       = 40
+	// PrimarySize is the length of the last field of that header.
+	PrimarySize = 40
 
 	// MaxReason is the largest Reason that a negative entry has room for.
 	MaxReason = math.MaxUint8 >> reasonShift
