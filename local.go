@@ -212,17 +212,22 @@ func (r *read[K, V]) keepResult(result *fill.Result[V]) {
 	}
 	header := result.Header
 	var v V
-	if result.Err == nil {
+	var negative error
+	if header.Negative {
+		negative = r.rt.settings.notFound.errs[header.Reason] // as an entry in Redis says it
+	} else {
 		e, err := entry.Parse(result.Bytes)
 		if err != nil {
 			return
 		}
 		// Not the value itself: its owner may change it.
-		if header.Value = e.Value; r.rt.copies.shared && decodeValue(r.rt.settings.codec, r.rt.types.scale, e.Value, &v) != nil {
+		header.Value = e.Value
+		s := &r.rt.settings
+		if r.rt.copies.shared && decodeValue(s.codec, r.rt.types.scale, e.Value, &v) != nil {
 			return
 		}
 	}
-	r.keep(v, result.Err, header)
+	r.keep(v, negative, header)
 }
 
 // keep keeps a copy of an entry: of v if it can be shared, and else of the bytes.

@@ -3,6 +3,7 @@ package readthrough_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -150,7 +151,7 @@ func TestLocal_ServesEveryRead(t *testing.T) {
 	errGone := errors.New("no such row")
 	rt := wrapper(t, f.caches[0], func(_ context.Context, k int) (int, error) {
 		if k == 3 {
-			return 0, errGone
+			return 0, fmt.Errorf("row %d: %w", k, errGone)
 		}
 		return 10 * k, nil
 	}, readthrough.WithNotFound(time.Minute, errGone))

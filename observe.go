@@ -216,9 +216,11 @@ func (a *audience) tellApart(ctx context.Context, e Event) {
 		return
 	}
 	told := make(chan struct{})
+	a.told.Add(1)      // before it runs, so that maxTold bounds those who have not begun, too
 	a.work.Go(func() { // ends with the observers
 		defer close(told)
-		a.tell(ctx, e)
+		defer a.told.Add(-1)
+		tellEach(ctx, a.observers, e)
 	})
 	if late {
 		return
@@ -245,7 +247,8 @@ func (m *meter) addTo(s *Stats) {
 		EventSkipped: &s.SkippedRefreshes, EventInvalidation: &s.Invalidations,
 		EventDroppedInvalidation: &s.DroppedInvalidations, EventRefusedCommand: &s.RefusedCommands,
 		EventFinding:   &s.Findings,
-		EventLocalLost: &s.LocalLost, EventLocalReady: &s.LocalReady, EventFence: &s.Fences, EventFenceWaited: &s.FencesWaited,
+		EventLocalLost: &s.LocalLost, EventLocalReady: &s.LocalReady,
+		EventFence: &s.Fences, EventFenceWaited: &s.FencesWaited,
 	} {
 		*field += m.counts[kind].Load()
 	}

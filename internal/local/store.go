@@ -42,8 +42,9 @@ type guardStripe struct {
 // the policy, and the Copy itself.
 const overhead = 200
 
-// NewStore returns a Store, which keeps nothing before Open, for Redis keys that begin with namespace. It holds about maxBytes: the
-// sum of its keys, of the sizes given to Keep, and of what it takes to keep them.
+// NewStore returns a Store, which keeps nothing before Open, for Redis keys that begin with
+// namespace. It holds about maxBytes: the sum of its keys, of the sizes that size returns, and of
+// what it takes to keep them.
 func NewStore[T any](t *Tier, namespace string, maxBytes int64, size func(*T) int) *Store[T] {
 	s := &Store[T]{tier: t, namespace: namespace, seed: maphash.MakeSeed()}
 	s.copies = otter.Must(&otter.Options[string, *Copy[T]]{

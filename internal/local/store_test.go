@@ -14,7 +14,7 @@ import (
 // payload is about what a wrapper keeps of an entry.
 type payload struct {
 	value string
-	rest  [16]uint64
+	_     [16]uint64
 }
 
 // newLeased returns a Store under a lease that nobody ends.
