@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -19,7 +18,6 @@ import (
 	"github.com/readthrough-go/readthrough/internal/mux"
 	"github.com/readthrough-go/readthrough/internal/retry"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
-	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // maxKeys is how many keys of a call for many are dealt with at a time.
@@ -245,7 +243,7 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 		return zero[V](), failed("get "+key, redisError(ctx, err))
 	}
 	c.checkRole()
-	v, err := decodeRaw[V](&c.settings.wrapper, raw, c.settings.clock.Now())
+	v, err := decodeRaw[V](&c.settings.wrapper, key, raw, c.settings.clock.Now())
 	if err != nil && err != ErrMiss { //nolint:errorlint // the very one
 		c.meter.note(ctx, EventCorrupt, key, 0, err)
 		err = ErrMiss
@@ -254,27 +252,24 @@ func Get[V any](ctx context.Context, c *Cache, key string) (V, error) {
 }
 
 // decodeRaw returns the value of a raw entry, or ErrMiss if it has none that is fresh at now.
-func decodeRaw[V any](s *settings, raw []byte, now time.Time) (V, error) {
+func decodeRaw[V any](s *settings, key string, raw []byte, now time.Time) (V, error) {
 	e, err := entry.Parse(raw)
 	if err != nil {
 		return zero[V](), err
 	}
-	if e.Negative || !e.Fresh(now) {
+	if e.Negative || e.Version != s.version || !e.Fresh(now) {
 		return zero[V](), ErrMiss
 	}
 	var v V
-	if err = s.checkSize(e.Value); err == nil {
-		err = decodeValue(s.codec, value.ScaleOf(reflect.TypeFor[V]()), e.Value, &v)
-	}
-	if err != nil {
+	if err := s.decodeEntry(key, &e, valueTypeOf[V](s), &v); err != nil {
 		return zero[V](), err
 	}
 	return v, nil
 }
 
 // Set stores v at a raw Redis key with the Cache's codec for ttl, which is at
-// least 1 ms; NoExpiry: until it is deleted. The error says that v cannot be stored, or
-// is a *WriteError: then the key is deleted as soon as Redis can be reached.
+// least 1 ms; NoExpiry: until it is deleted. The error says that v cannot be stored, and the
+// key is deleted, or is a *WriteError: then the key is deleted as soon as Redis can be reached.
 func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duration) error {
 	if key == "" {
 		return failed("set", ErrEmptyKey)
@@ -283,9 +278,9 @@ func Set[V any](ctx context.Context, c *Cache, key string, v V, ttl time.Duratio
 		return failed("set "+key, err)
 	}
 	header, keep := expiring(c.settings.clock.Now(), ttl, 0)
-	b, err := c.settings.wrapper.appendEntry(&header, value.ScaleOf(reflect.TypeFor[V]()), v)
-	if err != nil {
-		return failed("set "+key, err)
+	b, err := c.settings.wrapper.appendEntry(key, &header, valueTypeOf[V](&c.settings.wrapper), v)
+	if err != nil { // what was there is out of date all the same
+		return joined(failed("set "+key, err), c.writeRaw(ctx, "set", []string{key}, c.invalidator(ctx)))
 	}
 	return c.writeRaw(ctx, "set", []string{key}, func([]string) ([]string, error) {
 		return c.leases.Set(ctx, lease.Item{Key: key, Entry: b, TTL: keep})

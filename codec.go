@@ -2,7 +2,6 @@ package readthrough
 
 import (
 	"errors"
-	"fmt"
 	"reflect"
 
 	"github.com/readthrough-go/readthrough/internal/wire/value"
@@ -17,12 +16,21 @@ import (
 // Unmarshal is given a pointer to a zero V. What it decodes must not share memory with data, which
 // other callers decode at the same time. It may be given any bytes at all; an error makes the entry
 // a miss.
+//
+// Two optional methods are called if a Codec has them. CodecName() string names the format: an entry
+// of a codec of another name is a miss. Without it the name is that of the Codec's Go type.
+// CheckType(reflect.Type) error is asked by New whether values of type V can be kept.
 type Codec interface {
 	Marshal(v any) ([]byte, error)
 	Unmarshal(data []byte, v any) error
 }
 
 // The codecs to choose from with WithCodec.
+//
+// What they decode is the value that was encoded, or an error, which makes the entry a miss:
+// docs/values.md says what becomes of an entry when the type of a value has changed. New refuses
+// types that Msgpack or JSON would alter whatever the value is, and names the field. Values that
+// would not come back as they are, as some in an interface do, are not stored.
 var (
 	// Msgpack, the default codec, encodes any Go value the way github.com/vmihailenco/msgpack/v5
 	// does by default: structs as maps by field name or `msgpack:"name"` tag, time.Time without its
@@ -32,13 +40,13 @@ var (
 	// as the smallest type that holds it. Values nested over 100 containers deep, such as cyclic
 	// ones, are an error.
 	//
-	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, unless a
-	// type's own UnmarshalMsgpack does. A value that would take more than 8 MiB of memory and over 64
-	// times its encoded size, as structs do in which nothing is encoded, is not stored. A value with
-	// over 128 different strings of the `intern` tag may be refused.
+	// Bytes are checked before they are decoded: no entry exhausts memory or the stack, and those
+	// given to a type's own UnmarshalMsgpack are checked too. A value that would take more than
+	// 8 MiB of memory and over 128 times its encoded size, as structs do in which nothing is encoded,
+	// is not stored. A value with over 128 different strings of the `intern` tag may be refused.
 	Msgpack Codec = value.Msgpack{}
 
-	// JSON encodes any Go value the way encoding/json does: a string that is not UTF-8 is repaired,
+	// JSON encodes any Go value the way encoding/json does. A string that is not UTF-8 is an error,
 	// and a number in an any comes back as float64.
 	JSON Codec = value.JSON{}
 
@@ -48,32 +56,37 @@ var (
 
 // checkCodec returns an error if values of type t cannot be stored with c at all.
 func checkCodec(c Codec, t reflect.Type) error {
-	switch c.(type) {
+	switch c := c.(type) {
 	case nil:
 		return errors.New("the codec is nil")
-	case value.Raw:
-		if t != reflect.TypeFor[[]byte]() && t != reflect.TypeFor[string]() {
-			return fmt.Errorf("the Raw codec stores []byte and string, not %v", t)
-		}
+	case interface{ CheckType(t reflect.Type) error }:
+		return c.CheckType(t)
 	}
 	return nil
 }
 
-// appendValue appends v, encoded by c, to dst in the form in which an entry holds it. What would
-// not be decoded again is an error here, while there is still a caller to tell.
-func appendValue(dst []byte, c Codec, scale value.Scale, v any) ([]byte, error) {
-	b, err := value.Append(dst, c, v)
-	if err == nil {
-		err = scale.Weigh(c, b[len(dst):])
-	}
-	return b, err
+// A KeyedCodec is a Codec that is also told the Redis key of the value, which it can bind the bytes
+// to. A Cache calls MarshalKey and UnmarshalKey in place of Marshal and Unmarshal, whose contracts
+// they share. It must be the codec that the Cache is given, not one inside another.
+type KeyedCodec interface {
+	Codec
+	MarshalKey(key string, v any) ([]byte, error)
+	UnmarshalKey(key string, data []byte, v any) error
 }
 
-// decodeValue sets what v points to from the form in which an entry holds it. It may be given any
-// bytes: it returns an error rather than panic.
-func decodeValue(c Codec, scale value.Scale, wire []byte, v any) error {
-	if err := scale.Weigh(c, wire); err != nil {
-		return err
+// forKey returns c, told the key if it wants to be.
+func forKey(c Codec, key string) Codec {
+	if keyed, ok := c.(KeyedCodec); ok {
+		return keyedCodec{keyed, key}
 	}
-	return value.Decode(c, wire, v)
+	return c
 }
+
+// keyedCodec is a KeyedCodec that has been told the key.
+type keyedCodec struct {
+	codec KeyedCodec
+	key   string
+}
+
+func (c keyedCodec) Marshal(v any) ([]byte, error)      { return c.codec.MarshalKey(c.key, v) }
+func (c keyedCodec) Unmarshal(data []byte, v any) error { return c.codec.UnmarshalKey(c.key, data, v) }

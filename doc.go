@@ -40,7 +40,7 @@
 // [ReadThrough.Set] and [ReadThrough.SetMany] store what was just written, which saves the next
 // reader a load. Two writers of one key that both Set may do so in another order than they wrote
 // to the database; Invalidate has no order to get wrong. [ReadThrough.Expire] is the gentle
-// Invalidate: the old value may be served once more while one refresh runs.
+// Invalidate: the old value may be served until one refresh has succeeded, for as long as WithStale.
 //
 // An invalidation that does not reach Redis is an error, and is retried in the background until
 // Redis is back or the entries have expired.

@@ -36,7 +36,7 @@ var errGoexit = errors.New("readthrough: the loader called runtime.Goexit")
 // WriteError is the error of a write that may have failed for some of its keys: of Set,
 // SetMany, Invalidate, Expire and Cache.Delete. The entries at Keys may be out of date
 // until the invalidation, which is retried in the background, has reached Redis. If
-// errors.Is finds ErrClosed it is not retried after Close. Close returns one too, for what
+// errors.Is finds ErrClosed it is not retried after Close has ended. Close returns one too, for what
 // it has tried a last time in vain.
 type WriteError struct {
 	Op   string   // "set", "invalidate", "expire", "delete" or "close: invalidate"

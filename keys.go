@@ -10,6 +10,10 @@ import (
 // maxKeyBytes is how long an extracted key may be to be stored as it is.
 const maxKeyBytes = 1 << 10
 
+// hashed begins what stands for a longer key. No key that is stored as it is has a percent sign
+// that slotEscaper did not write, so that none can be taken for a hash.
+const hashed = "%x"
+
 // slotEscaper encodes what would move the entry, or its lease, to another cluster
 // slot, and the sign that it encodes with.
 var slotEscaper = strings.NewReplacer("%", "%25", "{", "%7B", "}", "%7D")
@@ -35,7 +39,7 @@ func joinKey(namespace, key string) (string, error) {
 	}
 	if len(key) > maxKeyBytes {
 		sum := sha256.Sum256([]byte(key))
-		return namespace + hex.EncodeToString(sum[:]), nil
+		return namespace + hashed + hex.EncodeToString(sum[:31]), nil
 	}
 	return namespace + slotEscaper.Replace(key), nil
 }

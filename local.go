@@ -169,7 +169,7 @@ func (rt *ReadThrough[K, V]) findCopy(ctx context.Context, k K, now time.Duratio
 	}
 	if v = &h.value; h.raw != nil {
 		v = new(V) // the caller's own
-		if decodeValue(rt.settings.codec, rt.types.scale, h.raw, v) != nil {
+		if rt.types.values.Decode(forKey(rt.settings.codec, rt.namespace+key), h.raw, v) != nil {
 			return nil, nil
 		}
 	}
@@ -222,8 +222,8 @@ func (r *read[K, V]) keepResult(result *fill.Result[V]) {
 		}
 		// Not the value itself: its owner may change it.
 		header.Value = e.Value
-		s := &r.rt.settings
-		if r.rt.copies.shared && decodeValue(s.codec, r.rt.types.scale, e.Value, &v) != nil {
+		codec := forKey(r.rt.settings.codec, r.key)
+		if r.rt.copies.shared && r.rt.types.values.Decode(codec, e.Value, &v) != nil {
 			return
 		}
 	}

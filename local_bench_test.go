@@ -93,7 +93,7 @@ func BenchmarkLocal_Hit(b *testing.B) {
 // BenchmarkLocal_Invalidate measures a write in a fleet of Caches in one process.
 func BenchmarkLocal_Invalidate(b *testing.B) {
 	for _, mode := range []readthrough.LocalMode{readthrough.LocalStrict, readthrough.LocalEventual} {
-		for _, n := range []int{1, 4, 16, 50} {
+		for _, n := range []int{1, 4, 16, 50, 200} {
 			b.Run(fmt.Sprintf("%s/processes=%d", []string{"strict", "eventual"}[mode], n), func(b *testing.B) {
 				server := redistest.Start(b)
 				var rts []*readthrough.ReadThrough[string, tenFields]

@@ -23,7 +23,7 @@ type Result[V any] struct {
 // taken in one round trip and stored in another; without WithBatchLoader it is loaded as
 // Get does it, up to 16 keys at a time.
 //
-// The error is the context's; whatever concerns one key is in its Result. A panic of a
+// The error is the context's, or ErrClosed; whatever concerns one key is in its Result. A panic of a
 // loader is raised again when the loads of the other keys have ended.
 func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], error) {
 	call, err := rt.cache.enter(ctx)
@@ -198,7 +198,7 @@ func (m *many[K, V]) copyFor(r, first *read[K, V]) {
 	r.found = first.found
 	r.found.value = value
 	if !m.rt.types.shareable && !r.found.is(missing) && r.found.err == nil {
-		if decodeValue(m.rt.settings.codec, m.rt.types.scale, r.found.entry.Value, value) == nil {
+		if m.rt.settings.decodeEntry(r.key, &r.found.entry, m.rt.types.values, value) == nil {
 			return
 		}
 	}
@@ -241,7 +241,7 @@ type Warmed struct {
 }
 
 // Warm fills the cache with the values of seq, 1000 keys at a time, with GetMany:
-// before a process takes traffic, say. The error is the context's; what was done
+// before a process takes traffic, say. The error is the context's, or ErrClosed; what was done
 // until then is counted.
 func (rt *ReadThrough[K, V]) Warm(ctx context.Context, seq iter.Seq[K]) (Warmed, error) {
 	var done Warmed

@@ -75,7 +75,7 @@ const (
 	EventInvalidation                         // Invalidations: of one key; Err if it may have failed
 	EventDroppedInvalidation                  // DroppedInvalidations: the key may stay stale until it expires; no Wrapper
 	EventRefusedCommand                       // RefusedCommands: Err says which, and what is done instead; only that
-	EventFinding                              // Findings: Err says, once, what is wrong with Redis or the client; no Wrapper
+	EventFinding                              // Findings: Err says, once, what is wrong with Redis or client; no Wrapper
 	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
 	EventLocalHit                             // LocalHits
@@ -212,7 +212,8 @@ func tellEach(ctx context.Context, observers []Observer, e Event) {
 // if some observer takes too long.
 func (a *audience) tellApart(ctx context.Context, e Event) {
 	late := a.late.Load() > 0
-	if late && a.told.Load() >= maxTold {
+	if a.told.Add(1) > maxTold && late {
+		a.told.Add(-1)
 		return
 	}
 	told := make(chan struct{})

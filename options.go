@@ -92,10 +92,12 @@ func WithPatience(d time.Duration) Option {
 
 // WithNotFound caches not-found results: when the loader's error matches one of errs (errors.Is),
 // that error is stored as a negative entry for ttl and returned by later hits. Default: no error is
-// cached. Given again, it replaces what was given before. ttl is at least 1 ms, or NoExpiry.
+// cached. Given again, it replaces what was given before. ttl is at least 1 ms, or NoExpiry. What is
+// stored is the place of the error in the list: a process with another list, or another order, loads
+// anew. Lists are told apart by the types and texts of their errors.
 func WithNotFound(ttl time.Duration, errs ...error) Option {
 	return option(func(s *settings) error {
-		s.notFound = notFound{ttl, errs}
+		s.notFound = newNotFound(ttl, errs)
 		return checkNotFound(ttl, errs)
 	})
 }
@@ -119,6 +121,17 @@ func WithCodec(c Codec) Option {
 		if c == nil {
 			return fmt.Errorf("WithCodec: the codec is nil")
 		}
+		return nil
+	})
+}
+
+// WithVersion sets the version of V. Default 0. Entries of another version are misses, and are
+// overwritten: change it with what a V means, where the old values must not be read any more. While
+// releases of two versions run, each takes the other's entries for misses. docs/values.md says which
+// changes of V need it.
+func WithVersion(version uint8) Option {
+	return option(func(s *settings) error {
+		s.version = version
 		return nil
 	})
 }
@@ -156,8 +169,9 @@ func WithLeaseWait(d time.Duration) Option {
 
 // WithBatchLoader loads the misses of GetMany, and those that WithGather brings together, by one
 // call for each WithBatchSize. Default: the loader is called for each key. A key that the map lacks
-// is not found: its error is the first of WithNotFound's, or else ErrNotFound. K and V must be the
-// wrapper's.
+// is not found: its error is the first of WithNotFound's, or else ErrNotFound. An error of load is
+// that of each key, and not cached, unless it is one of WithNotFound's itself, wrapped in nothing:
+// that says it of them all. K and V must be the wrapper's.
 func WithBatchLoader[K comparable, V any](load func(ctx context.Context, keys []K) (map[K]V, error)) Option {
 	return option(func(s *settings) error {
 		s.batch.load = batchLoader[K, V](load)
@@ -177,7 +191,7 @@ func WithBatchSize(n int) Option {
 }
 
 // WithGather sets a batch window: single Gets that miss within window of each other are loaded by
-// one call of the batch loader, up to size keys. Default 0 (off) and 100. Each miss takes up to window
+// one call of the batch loader, up to size keys. Default: off. Each miss takes up to window
 // longer, and N+1 queries become one without a change of the callers, who keep their own
 // cancellation and errors. It needs WithBatchLoader. The idea is that of Facebook's DataLoader.
 func WithGather(window time.Duration, size int) Option {

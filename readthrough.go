@@ -9,7 +9,6 @@ import (
 
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/mux"
-	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // Loader is a repository function: it returns the value of key from where it is kept. Its
@@ -44,7 +43,8 @@ type typedOptions[K, V any] struct {
 type traits struct {
 	keys      keyKind     // what a load needs of a K
 	shareable bool        // a V can be given to several callers as it is
-	scale     value.Scale // weighs encoded values
+	values    valueType   // what is known of V
+	altered   atomic.Bool // told: some V does not survive its codec
 }
 
 // New wraps load. name is the namespace of its keys and its label in statistics:
@@ -111,7 +111,8 @@ func Must[T any](v T, err error) T {
 // stored. It has the loader's signature, and returns the loader's errors as they are. If
 // Redis cannot be asked, the loader is.
 //
-// The errors of the cache's own are the context's as soon as ctx ends, ErrEmptyKey,
+// The errors of the cache's own are the context's when ctx ends (within WithRedisTimeout, while Redis
+// is asked), ErrEmptyKey,
 // ErrClosed, ErrNotFound of a batch loader, and context.DeadlineExceeded after
 // WithLoadTimeout. A loader's panic is raised again, as a PanicError, in each caller.
 //

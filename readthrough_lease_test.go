@@ -68,6 +68,6 @@ func TestGetMany_WaitsForAllBeforeItPanics(t *testing.T) {
 		})
 		require.Panics(t, func() { _, _ = rows.GetMany(context.Background(), []int{1, 2}) })
 		require.True(t, ended)
-		<-single
+		require.NoError(t, <-single)
 	})
 }

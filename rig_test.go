@@ -283,3 +283,11 @@ func requireValue(t *testing.T, rt *rows, value int, source readthrough.Source) 
 	require.Equal(t, source, got.info.Source, "source: %v", got.info.Source)
 	require.Zero(t, got.took)
 }
+
+// client returns a client of its own for server.
+func client(t testing.TB, server *miniredis.Miniredis) *redis.Client {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
+	t.Cleanup(func() { _ = client.Close() })
+	return client
+}

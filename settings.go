@@ -3,6 +3,7 @@ package readthrough
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"reflect"
 	"strings"
 	"time"
@@ -10,7 +11,6 @@ import (
 	"github.com/readthrough-go/readthrough/internal/clock"
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/hook"
-	"github.com/readthrough-go/readthrough/internal/wire/value"
 )
 
 // settings are those of one wrapper.
@@ -21,24 +21,35 @@ type settings struct {
 	beta     float64
 	patience time.Duration
 	ttlFor   any // func(V) time.Duration, checked by New
+	coding
 	notFound notFound
 	load     loadSettings
 	lease    leaseSettings
 	batch    batchSettings
 	local    localSettings
-	valueSettings
 }
 
-// valueSettings are those of how values become bytes.
-type valueSettings struct {
+// coding is how values become entries.
+type coding struct {
 	codec    Codec
-	maxEntry int
+	version  uint8 // of V
+	maxEntry int   // bytes
 }
 
 // notFound is which errors of a loader are answers, and how long these are kept.
 type notFound struct {
-	ttl  time.Duration
-	errs []error
+	ttl      time.Duration
+	errs     []error
+	identity uint32 // of the list: another list is another answer
+}
+
+// newNotFound returns the list of not-found errors.
+func newNotFound(ttl time.Duration, errs []error) notFound {
+	list := fnv.New32a()
+	for _, err := range errs {
+		fmt.Fprintf(list, "%T %q\n", err, textOf(err))
+	}
+	return notFound{ttl, errs, list.Sum32()}
 }
 
 // missing returns the error of a key that the batch loader leaves out.
@@ -105,13 +116,13 @@ func init() {
 func defaultSettings() cacheSettings {
 	return cacheSettings{
 		wrapper: settings{
-			ttl:           5 * time.Minute,
-			jitter:        0.1,
-			valueSettings: valueSettings{codec: Msgpack, maxEntry: 8 << 20},
-			load:          loadSettings{timeout: 30 * time.Second},
-			lease:         leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
-			batch:         batchSettings{size: 1000},
-			local:         localSettings{ttl: time.Minute},
+			ttl:    5 * time.Minute,
+			jitter: 0.1,
+			coding: coding{codec: Msgpack, maxEntry: 8 << 20},
+			load:   loadSettings{timeout: 30 * time.Second},
+			lease:  leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout},
+			batch:  batchSettings{size: 1000},
+			local:  localSettings{ttl: time.Minute},
 		},
 		redisTimeout: 100 * time.Millisecond,
 		breaker:      breakerSettings{failures: 5, openFor: time.Second},
@@ -134,11 +145,12 @@ func (rt *ReadThrough[K, V]) apply(opts []Option) error {
 		rt.settings.lease.wait = rt.settings.load.timeout
 	}
 	v := reflect.TypeFor[V]()
-	rt.types.shareable, rt.types.scale = shareable(v), value.ScaleOf(v)
+	rt.types.shareable = shareable(v)
 	rt.types.keys = kindOfKeys(reflect.TypeFor[K]())
 	if err := checkCodec(rt.settings.codec, v); err != nil {
 		return err
 	}
+	rt.types.values = valueTypeOf[V](&rt.settings)
 	if f := rt.settings.ttlFor; f != nil {
 		var ok bool
 		if rt.ttlFor, ok = f.(func(V) time.Duration); !ok {

@@ -59,7 +59,7 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 	switch {
 	case err == nil:
 		rt.cache.checkRole()
-		if err := rt.decode(raw, l); err != nil {
+		if err := rt.decode(r.key, raw, l); err != nil {
 			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 			l.state, *l.value = missing, zero[V]()
 		}
@@ -83,8 +83,8 @@ func unreadable(err error) bool {
 	return err != nil && (errors.Is(err, redis.Nil) || redis.HasErrorPrefix(err, "WRONGTYPE"))
 }
 
-// decode fills l, and the value that it points to, from the bytes of an entry.
-func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
+// decode fills l, and the value that it points to, from the bytes of the entry at key.
+func (rt *ReadThrough[K, V]) decode(key string, raw []byte, l *lookup[V]) (err error) {
 	if l.entry, err = entry.Parse(raw); err != nil {
 		return err
 	}
@@ -97,26 +97,26 @@ func (rt *ReadThrough[K, V]) decode(raw []byte, l *lookup[V]) (err error) {
 	default:
 		return nil
 	}
-	if err := rt.settings.checkSize(l.entry.Value); err != nil {
-		return err
-	}
-	if !l.entry.Negative {
-		return decodeValue(rt.settings.codec, rt.types.scale, l.entry.Value, l.value)
-	}
-	// A negative entry of a fleet that registers other errors is of no use here.
-	if int(l.entry.Reason) >= len(rt.settings.notFound.errs) {
+	notFound := &rt.settings.notFound
+	switch e := &l.entry; {
+	case e.Version != rt.settings.version:
 		l.state = missing
-		return nil
+	case !e.Negative:
+		return rt.settings.decodeEntry(key, e, rt.types.values, l.value)
+	// A negative entry of a fleet that registers other errors is of no use here.
+	case e.V1 || e.Identity != notFound.identity || int(e.Reason) >= len(notFound.errs):
+		l.state = missing
+	default:
+		l.err = notFound.errs[e.Reason]
 	}
-	l.err = rt.settings.notFound.errs[l.entry.Reason]
 	return nil
 }
 
 // decodeFresh takes apart an entry that another process has stored while this one asked
 // for the lease. It reports false if the entry is not fresh, or cannot be read.
-func (rt *ReadThrough[K, V]) decodeFresh(raw []byte) (fill.Result[V], bool) {
+func (rt *ReadThrough[K, V]) decodeFresh(key string, raw []byte) (fill.Result[V], bool) {
 	l := lookup[V]{value: new(V)}
-	if err := rt.decode(raw, &l); err != nil || !l.is(fresh) {
+	if err := rt.decode(key, raw, &l); err != nil || !l.is(fresh) {
 		return fill.Result[V]{}, false
 	}
 	r := fill.Result[V]{Value: *l.value, Err: l.err, NotFound: l.err != nil, Shared: true, Header: l.entry}
@@ -136,23 +136,37 @@ func (rt *ReadThrough[K, V]) hookHits(f any) {
 func (rt *ReadThrough[K, V]) hookInside() (c *Cache, stored any) {
 	return rt.cache, func(v V) (V, error) {
 		var copied V
-		b, err := appendValue(nil, rt.settings.codec, rt.types.scale, v)
+		codec := forKey(rt.settings.codec, rt.namespace)
+		b, err := rt.types.values.Append(nil, codec, v)
 		if err == nil {
-			err = decodeValue(rt.settings.codec, rt.types.scale, b, &copied)
+			err = rt.types.values.Decode(codec, b, &copied)
 		}
 		return copied, err
 	}
 }
 
-// encode makes the entry of a value. The error says why it cannot be stored.
-func (rt *ReadThrough[K, V]) encode(v V, loaded fill.Loaded) (fill.Entry, error) {
+// encode makes the entry of a value at key. The error says why it cannot be stored.
+func (rt *ReadThrough[K, V]) encode(key string, v V, loaded fill.Loaded) (fill.Entry, error) {
 	ttl := rt.settings.ttl
 	if rt.ttlFor != nil {
 		ttl = rt.ttlFor(v)
 	}
 	header, keep := rt.expiry(ttl, loaded)
-	b, err := rt.settings.appendEntry(&header, rt.types.scale, v)
+	b, err := rt.settings.appendEntry(key, &header, rt.types.values, v)
+	if ttl <= 0 { // what is not to be stored need not be storable
+		err = nil
+	}
 	return fill.Entry{Header: header, Bytes: b, Keep: keep, Skip: ttl <= 0}, err
+}
+
+// encodeOnce is encode for a load: it is told once that the values of V do not survive, or some of
+// them, and not at each Get.
+func (rt *ReadThrough[K, V]) encodeOnce(key string, v V, loaded fill.Loaded) (fill.Entry, error) {
+	e, err := rt.encode(key, v, loaded)
+	if errors.Is(err, value.ErrAltered) && rt.types.altered.Swap(true) {
+		e.Skip, err = true, nil
+	}
+	return e, err
 }
 
 // encodeNotFound makes the negative entry of a loader's error, if that is one of
@@ -161,8 +175,10 @@ func (rt *ReadThrough[K, V]) encodeNotFound(err error, loaded fill.Loaded) (e fi
 	for i, registered := range rt.settings.notFound.errs {
 		if fill.Is(err, registered) {
 			header, keep := rt.expiry(rt.settings.notFound.ttl, loaded)
-			header.Negative, header.Reason = true, uint8(i)
-			return fill.Entry{Header: header, Bytes: entry.AppendHeader(nil, &header), Keep: keep}, true
+			header.Negative, header.Reason, header.Identity = true, uint8(i), rt.settings.notFound.identity
+			header.Version = rt.settings.version
+			b, _ := entry.Append(nil, &header, nil)
+			return fill.Entry{Header: header, Bytes: b, Keep: keep}, true
 		}
 	}
 	return fill.Entry{}, false
@@ -188,15 +204,46 @@ func expiring(now time.Time, ttl, stale time.Duration) (entry.Entry, time.Durati
 	return entry.Entry{LoadedAt: now, FreshUntil: now.Add(ttl)}, ttl + min(stale, NoExpiry-ttl)
 }
 
-// appendEntry returns the bytes of an entry. If they are too many to be stored, they
-// come with an error that says so.
-func (s *settings) appendEntry(e *entry.Entry, scale value.Scale, v any) ([]byte, error) {
-	b, err := appendValue(entry.AppendHeader(make([]byte, 0, 256), e), s.codec, scale, v)
+// valueType is what is known of the V of a wrapper, or of a raw Get or Set.
+type valueType struct {
+	*value.Type
+	identity uint32 // of its codec
+}
+
+// valueTypeOf returns what is known of V where s.codec encodes it.
+func valueTypeOf[V any](s *settings) valueType {
+	t := value.TypeOf(reflect.TypeFor[V]())
+	return valueType{t, t.Identity(s.codec)}
+}
+
+// appendEntry returns the bytes of the entry of v at key. If they are too many to be stored,
+// they come with an error that says so.
+func (s *settings) appendEntry(key string, e *entry.Entry, t valueType, v any) ([]byte, error) {
+	e.Version, e.Identity = s.version, t.identity
+	b, err := entry.Append(make([]byte, 0, 256), e, func(dst []byte) ([]byte, error) {
+		return t.Append(dst, forKey(s.codec, key), v)
+	})
 	if err != nil {
 		return nil, err
 	}
 	return b, s.checkSize(b[entry.HeaderSize:])
 }
+
+// decodeEntry sets what v points to from the value of the entry at key. It may be given any
+// entry: it returns an error rather than panic.
+func (s *settings) decodeEntry(key string, e *entry.Entry, t valueType, v any) error {
+	if err := s.checkSize(e.Value); err != nil {
+		return err
+	}
+	switch {
+	case e.V1 && !value.OnlyMsgpack(s.codec, e.Value), !e.V1 && e.Identity != t.identity:
+		return errOtherCodec
+	}
+	return t.Decode(forKey(s.codec, key), e.Value, v)
+}
+
+// errOtherCodec is why an entry cannot be read that the codec may not have written.
+var errOtherCodec = errors.New("written by another codec")
 
 // checkSize says of an encoded value that it is too large to be stored, and so to be
 // decoded, if it is.
@@ -219,7 +266,7 @@ func (rt *ReadThrough[K, V]) unpack(key string, r *fill.Result[V], first bool) (
 	var v V
 	e, err := entry.Parse(r.Bytes)
 	if err == nil {
-		err = decodeValue(rt.settings.codec, rt.types.scale, e.Value, &v)
+		err = rt.types.values.Decode(forKey(rt.settings.codec, key), e.Value, &v) // of any size
 	}
 	if err != nil { // what cannot be decoded again can only be shared
 		return r.Value, nil
@@ -256,9 +303,9 @@ func (rt *ReadThrough[K, V]) wrapper() fill.Wrapper[K, V] {
 		Missing:  rt.settings.notFound.missing(),
 		Same:     rt.isKeyOf,
 		Panicked: func(value any) error { return &PanicError{Value: value, Stack: debug.Stack()} },
-		Encode:   rt.encode, EncodeErr: rt.encodeNotFound,
-		Decode: func(raw []byte) (result fill.Result[V], ok bool) {
-			rt.cache.apart(func() { result, ok = rt.decodeFresh(raw) })
+		Encode:   rt.encodeOnce, EncodeErr: rt.encodeNotFound,
+		Decode: func(key string, raw []byte) (result fill.Result[V], ok bool) {
+			rt.cache.apart(func() { result, ok = rt.decodeFresh(key, raw) })
 			return result, ok
 		},
 		Note: func(ctx context.Context, kind fill.Event, key string, took time.Duration, err error) {

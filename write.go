@@ -10,9 +10,10 @@ import (
 	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
-// Set stores v as the value of k, and keeps loads under way from overwriting it. The
-// error says that v cannot be stored, or is a *WriteError: then the key is invalidated as
-// soon as Redis can be reached. It is ErrEmptyKey if there is no key.
+// Set stores v as the value of k, and keeps loads under way from overwriting it. A value
+// that cannot be stored, or that WithTTLFor does not want to be, invalidates k. The error
+// says why v cannot be stored, or is a *WriteError: then the key is invalidated as soon as
+// Redis can be reached. It is ErrEmptyKey if there is no key.
 func (rt *ReadThrough[K, V]) Set(ctx context.Context, k K, v V) error {
 	return rt.SetMany(ctx, func(yield func(K, V) bool) { yield(k, v) })
 }
@@ -39,7 +40,7 @@ type setMany[K, V any] struct {
 	rt     *ReadThrough[K, V]
 	closed error // nothing is written
 	items  []lease.Item
-	unkept []string // WithTTLFor says that their values are not to be kept: so none is
+	unkept []string // their values cannot be stored, or are not to be: so none is kept
 	left   []string // Redis may not have these
 	reason error
 	down   error // Redis cannot be reached: what follows is not sent, only noted as failed
@@ -53,11 +54,12 @@ func (w *setMany[K, V]) add(k K, v V) {
 		w.errs = append(w.errs, err)
 		return
 	}
-	e, err := w.rt.encode(v, fill.Loaded{At: w.rt.cache.settings.clock.Now()})
+	e, err := w.rt.encode(key, v, fill.Loaded{At: w.rt.cache.settings.clock.Now()})
 	switch {
-	case err != nil:
-		w.errs = append(w.errs, failed("set "+key, err))
-	case e.Skip:
+	case err != nil || e.Skip: // what was there is out of date all the same
+		if err != nil {
+			w.errs = append(w.errs, failed("set "+key, err))
+		}
 		w.items = slices.DeleteFunc(w.items, func(item lease.Item) bool { return item.Key == key })
 		w.unkept = append(w.unkept, key)
 	default:

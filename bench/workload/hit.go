@@ -53,13 +53,17 @@ func hitTargets(one, many, most *measure.Contest) []Target {
 	const us = peers.Readthrough
 	extra := one.Median(us, mallocs) - one.Median(peers.Raw, mallocs)
 	return []Target{
-		atMost("1 goroutine, client from Open, context that cannot end: time of a hit, by that of "+peers.Raw, 1.05, one.Ratio(peers.InPerson, peers.Raw, measure.Sample.NsPerOp), "%.3f"),
-		atMost("1 goroutine, any client, context that can end: time of a hit, by that of "+peers.Raw, 1.05, one.Ratio(us, peers.Raw, measure.Sample.NsPerOp), "%.3f"),
+		atMost("1 goroutine, client from Open: time of a hit, by that of "+peers.Raw, 1.00,
+			one.Ratio(peers.InPerson, peers.Raw, measure.Sample.NsPerOp), "%.3f"),
+		atMost("1 goroutine, a client that ignores deadlines: time of a hit, by that of "+peers.Raw, 1.25,
+			one.Ratio(us, peers.Raw, measure.Sample.NsPerOp), "%.3f"),
 		atMost("1 goroutine: allocations of a hit beyond those of "+peers.Raw, 2, extra, "%.1f"),
 		atLeast("128 goroutines: hits/s by those of "+peers.Raw, 4, many.Ratio(us, peers.Raw, measure.Sample.PerSecond), "%.2f"),
 		atLeast("128 goroutines: hits/s by those of "+peers.GoRedisCache, 4, many.Ratio(us, peers.GoRedisCache, measure.Sample.PerSecond), "%.2f"),
-		atLeast("128 goroutines: hits/s by those of "+peers.AutoPipeline, 1, many.Ratio(us, peers.AutoPipeline, measure.Sample.PerSecond), "%.2f"),
+		atLeast("128 goroutines: hits/s by those of "+peers.AutoPipeline, 1.3, many.Ratio(us, peers.AutoPipeline, measure.Sample.PerSecond), "%.2f"),
 		atLeast("128 goroutines: hits/s by those of "+peers.FullDuplex, 1, many.Ratio(us, peers.FullDuplex, measure.Sample.PerSecond), "%.2f"),
+		atLeast("1024 goroutines: hits/s by those of "+peers.AutoPipeline, 1.1,
+			most.Ratio(us, peers.AutoPipeline, measure.Sample.PerSecond), "%.2f"),
 		atLeast("1024 goroutines: hits/s by those at 128", 1, measure.RatioBetween(most, us, many, us, measure.Sample.PerSecond), "%.2f"),
 	}
 }

@@ -61,7 +61,7 @@ const remedies = "" +
 	"What was done about the largest shares: *system calls*: callers who come while a pipeline is under way " +
 	"leave together with the next. *Scheduler*: the goroutine that has answered a pipeline lets those whom it " +
 	"has woken run first, so that they share the next one; its stack is kept for it; the caller on its own of " +
-	"a client from Open, whose context cannot end, sends in person. *Allocation*: calls are used again, a lone " +
+	"a client that keeps deadlines sends in person. *Allocation*: calls are used again, a lone " +
 	"GET is one allocation with its arguments, a lookup stays on the stack but for its value, and batches " +
 	"decode straight into their results. *msgpack*: decoders are used again and read the reply's own bytes; it " +
 	"is what remains, with the allocations that a value is made of. *Check of the bytes*: one walk without " +

@@ -12,14 +12,14 @@ import (
 
 const (
 	headerExt   = 0x52 // the msgpack extension type of an entry's header
-	headerBytes = 16   // version, flags, loadedAt(6), freshUntil(6), loadMillis(2)
+	headerBytes = 25   // format, loadedAt(6), freshUntil(6), checksum(4), loadMillis(2), flags, version, identity(4)
 	neverStale  = 1<<48 - 1
 )
 
 // storedEntry is an entry as a program without this library reads it from
 // Redis: with a msgpack reader, and the table of the header in mind.
 type storedEntry struct {
-	Version    byte
+	Format     byte // 3
 	Flags      byte // bit 0: a remembered not-found
 	LoadedAt   time.Time
 	FreshUntil time.Time // zero: never stale
@@ -60,12 +60,12 @@ func decodeEntry(stored []byte) (storedEntry, error) {
 
 func parseHeader(h [headerBytes]byte) storedEntry {
 	e := storedEntry{
-		Version:  h[0],
-		Flags:    h[1],
-		LoadedAt: time.UnixMilli(uint48(h[2:8])),
-		LoadTime: time.Duration(binary.BigEndian.Uint16(h[14:])) * time.Millisecond,
+		Format:   h[0],
+		LoadedAt: time.UnixMilli(uint48(h[1:7])),
+		LoadTime: time.Duration(binary.BigEndian.Uint16(h[17:])) * time.Millisecond,
+		Flags:    h[19],
 	}
-	if until := uint48(h[8:14]); until != neverStale {
+	if until := uint48(h[7:13]); until != neverStale {
 		e.FreshUntil = time.UnixMilli(until)
 	}
 	return e

@@ -11,14 +11,14 @@ import (
 
 // header is that of a book loaded in 7 ms at Unix millisecond 1000, fresh
 // until 2000.
-const header = "\x92\xd8\x52\x01\x00" + "\x00\x00\x00\x00\x03\xe8" + "\x00\x00\x00\x00\x07\xd0" + "\x00\x07"
+const header = "\x92\xc7\x19\x52\x03" + "\x00\x00\x00\x00\x03\xe8" + "\x00\x00\x00\x00\x07\xd0" + "sum?" + "\x00\x07" + "\x00\x00" + "code"
 
 func TestDecodeEntryReadsHeaderAndValue(t *testing.T) {
 	got, err := decodeEntry([]byte(header + "\x81\xa2id\x31"))
 
 	require.NoError(t, err)
 	assert.Equal(t, storedEntry{
-		Version:    1,
+		Format:     3,
 		LoadedAt:   time.UnixMilli(1000),
 		FreshUntil: time.UnixMilli(2000),
 		LoadTime:   7 * time.Millisecond,
@@ -39,7 +39,7 @@ func TestDecodeEntryRefusesOtherBytes(t *testing.T) {
 		"nothing":          "",
 		"no array":         "\xa5hello",
 		"array of three":   "\x93" + header[1:] + "\xc0\xc0",
-		"other extension":  "\x92\xd8\x51" + header[3:] + "\xc0",
+		"other extension":  "\x92\xc7\x19\x51" + header[4:] + "\xc0",
 		"short header":     header[:10],
 		"no value":         header,
 		"unfinished value": header + "\x81\xa2id",
@@ -64,7 +64,7 @@ func TestDecodeEntryReadsWhatTheStoreWrote(t *testing.T) {
 
 	book, none := storedUnder(t, store, mini, mobyDick), storedUnder(t, store, mini, noBook)
 
-	assert.EqualValues(t, 1, book.Version)
+	assert.EqualValues(t, 3, book.Format)
 	assert.Zero(t, book.Flags)
 	assert.WithinRange(t, book.LoadedAt, before, time.Now())
 	assert.WithinRange(t, book.FreshUntil, before.Add(bookTTL*8/10), time.Now().Add(bookTTL))

@@ -179,7 +179,7 @@ func (g *guide) entry(ctx context.Context) error {
 		return fmt.Errorf("decode %s: %w", key, err)
 	}
 	g.say("   GET %s -> %d bytes", key, len(stored))
-	g.say("   ext %#x: version %d, flags %d, loaded %s in %d ms, fresh until %s", headerExt, e.Version, e.Flags,
+	g.say("   ext %#x: format %d, flags %d, loaded %s in %d ms, fresh until %s", headerExt, e.Format, e.Flags,
 		e.LoadedAt.Format(time.TimeOnly), e.LoadTime.Milliseconds(), e.FreshUntil.Format(time.TimeOnly))
 	g.say("   value: %v", e.Value)
 	return nil

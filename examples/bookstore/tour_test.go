@@ -26,7 +26,7 @@ func assertStory(t testing.TB, got outcome) {
 		"the crowd":        `5\. 1,000 readers.*\n +Dracula \(Bram Stoker, 1897\)` + took + `1 query\n`,
 		"the list":         `6\. .*\n +100 books, from "A Christmas Carol"` + took + `2 queries\n +100 books, from "A Christmas Carol"` + took + `0 queries\n`,
 		"the key":          `7\. .*\n +GET bookstore-[A-Z2-7]{10}:book:49 -> \d+ bytes\n`,
-		"the header":       `ext 0x52: version 1, flags 0, loaded \d\d:\d\d:\d\d in \d+ ms, fresh until \d\d:\d\d:\d\d\n`,
+		"the header":       `ext 0x52: format 3, flags 0, loaded \d\d:\d\d:\d\d in \d+ ms, fresh until \d\d:\d\d:\d\d\n`,
 		"the stored value": `value: map\[author:Herman Melville id:49 title:Moby-Dick; or, The Whale year:1851\]\n`,
 		"the statistics":   `8\. .*\n +hits \d+, negative hits 1, misses \d+: loads 105, collapsed \d+, shared \d+\n +fills 105, .* redis errors 0\n$`,
 	} {

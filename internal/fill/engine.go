@@ -25,13 +25,13 @@ type Wrapper[K, V any] struct {
 	Same     func(k K, key string) bool
 	Panicked func(value any) error // what a panic of the code above becomes, with its stack
 
-	// Encode makes the entry of a value, EncodeErr that of a loader's error if it is an
-	// answer (a cached not-found). Either may call the user's code.
-	Encode    func(v V, loaded Loaded) (Entry, error)
+	// Encode makes the entry of a value at a Redis key, EncodeErr that of a loader's error
+	// if it is an answer (a cached not-found). Either may call the user's code.
+	Encode    func(key string, v V, loaded Loaded) (Entry, error)
 	EncodeErr func(err error, loaded Loaded) (e Entry, ok bool)
 	// Decode takes apart an entry that another process has stored. It reports false if
 	// the entry is not fresh, or none that this wrapper can read.
-	Decode func(raw []byte) (Result[V], bool)
+	Decode func(key string, raw []byte) (Result[V], bool)
 
 	Note func(ctx context.Context, kind Event, key string, took time.Duration, err error)
 	Go   func(f func()) // runs f on a goroutine whose end Close waits for

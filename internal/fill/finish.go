@@ -20,7 +20,7 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	size := 0
 	settlements := make([]lease.Settlement, len(rs))
 	for i, r := range rs {
-		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain}
+		settlements[i] = lease.Settlement{Key: r.flight.Key, Token: r.token, Failed: r.inVain, Drop: r.older}
 		if r.Step == lease.Fill {
 			settlements[i].Entry, settlements[i].TTL = r.entry.Bytes, r.entry.Keep
 			size += len(r.entry.Bytes)

@@ -35,6 +35,7 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 		}
 		e.noteRedis(r, answers[i].Err)
 		usable := answers[i].Err == nil && answers[i].Found && e.useEntry(r, answers[i].Entry)
+		r.older = answers[i].Found || r.Steal // which does not look
 		r.waitsFor = answers[i].Holder
 		if answers[i].Held {
 			r.token = answers[i].Token
@@ -47,7 +48,7 @@ func (e *Engine[K, V]) acquire(rs []*loadRun[K, V]) {
 // fresh and not the one to be replaced.
 func (e *Engine[K, V]) useEntry(r *loadRun[K, V], raw []byte) bool {
 	// What cannot be decoded was counted by the lookup that led here.
-	result, ok := e.wrapper.Decode(raw)
+	result, ok := e.wrapper.Decode(r.flight.Key, raw)
 	if !ok || !result.Header.LoadedAt.After(r.replace) {
 		return false
 	}

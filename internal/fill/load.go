@@ -28,6 +28,7 @@ type loaded[V any] struct {
 	entry      Entry
 	unstorable error // why the value cannot become an entry
 	skipped    bool  // the loader was not called
+	failed     bool  // the error is of a whole batch and has several causes: no key's answer
 	took       time.Duration
 }
 
@@ -203,6 +204,7 @@ func (e *Engine[K, V]) loadTogether(ctx context.Context, rs []*loadRun[K, V], lo
 			continue
 		}
 		if result.Err = err; err != nil {
+			loads[i].failed = wraps(err)
 			continue
 		}
 		value, ok := values[r.flight.Key] // not by ks, which the batch loader may have changed
@@ -231,13 +233,15 @@ func (e *Engine[K, V]) encode(ctx context.Context, r *loadRun[K, V], l *loaded[V
 		l.unstorable, result.Changed = ErrKeyChanged, true
 		l.entry.Header = entry.Entry{LoadedAt: at.At, FreshUntil: at.At}
 	case result.Err != nil:
-		l.entry, result.NotFound = e.wrapper.EncodeErr(result.Err, at)
+		if !l.failed {
+			l.entry, result.NotFound = e.wrapper.EncodeErr(result.Err, at)
+		}
 		timedOut := context.Cause(ctx) == ErrTimeout //nolint:errorlint // the very one
 		if timedOut && !result.NotFound && Is(result.Err, context.DeadlineExceeded) {
 			result.Err = ErrTimeout
 		}
 	default:
-		l.entry, l.unstorable = e.wrapper.Encode(result.Value, at)
+		l.entry, l.unstorable = e.wrapper.Encode(r.flight.Key, result.Value, at)
 		result.Bytes = l.entry.Bytes // each caller's copy comes from them, stored or not
 	}
 	result.Header = l.entry.Header
@@ -248,6 +252,17 @@ func (e *Engine[K, V]) encode(ctx context.Context, r *loadRun[K, V], l *loaded[V
 func Is(err, target error) (is bool) {
 	defer func() { _ = recover() }()
 	return errors.Is(err, target)
+}
+
+// wraps reports whether err is more than what errors.Is may find in it. Such an error of a batch
+// is a failure: a not-found in it may be of one key, or of something else. Without more it says
+// that none of the keys is there.
+func wraps(err error) bool {
+	switch err.(type) { //nolint:errorlint // not what it wraps
+	case interface{ Unwrap() error }, interface{ Unwrap() []error }:
+		return true
+	}
+	return false
 }
 
 // afterLoad notes how the load of r ended, and goes on.
@@ -269,6 +284,7 @@ func (e *Engine[K, V]) afterLoad(r *loadRun[K, V], l loaded[V]) {
 	if l.unstorable != nil {
 		e.note(r, Unstorable, 0, l.unstorable)
 	}
+	r.older = r.older && !failed && !r.result.Changed
 	r.inVain = l.took >= worthTelling && r.flight.Context().Err() == nil
 	r.OnLoad(!failed && l.unstorable == nil && !r.entry.Skip)
 }

@@ -22,6 +22,7 @@ type loadRun[K, V any] struct {
 	token    string
 	waitsFor string // the token of the load in another process that it waits for
 	inVain   bool   // its load has taken so long that others may wait for it; matters if nothing is stored
+	older    bool   // there is an entry, which must go if the load brings a value that is not stored
 	timing
 
 	result Result[V]

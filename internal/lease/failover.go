@@ -34,7 +34,7 @@ end
 local function stamped(entry)
   return '%[2]s' .. string.sub(entry, %[3]d + 1, %[4]d) .. id .. string.sub(entry, %[4]d + 1)
 end
-`, entry.PrimarySize, luaEscaped(entry.StampedMagic), len(entry.Magic), entry.HeaderSize)
+`, entry.PrimarySize, luaEscaped(entry.StampedMagic), len(entry.Magic), entry.PrimaryOffset)
 
 // stampedToken has a script compare tokens with the stamp behind them. They begin with the load all
 // the same.
@@ -55,6 +55,7 @@ var (
 		fill:    newScript(stamping + stampedToken + "ARGV[2] = stamped(ARGV[2])" + fill.source),
 		renew:   newScript(stamping + stampedToken + renew.source),
 		release: newScript(stamping + stampedToken + release.source),
+		drop:    newScript(stamping + stampedToken + drop.source),
 	}
 	safeSet = newScript(stamping + `
 if ARGV[2] == '0' then
@@ -64,11 +65,11 @@ else
 end
 return 1`)
 	safeGet = newScript(stamping + fmt.Sprintf(`
-local entry, at = redis.pcall('GET', KEYS[1]), %[1]d - #id
+local entry, at = redis.pcall('GET', KEYS[1]), %[1]d
 if type(entry) == 'string' and string.sub(entry, at + 1, at + #id) == id and string.sub(entry, 1, %[2]d) == '%[3]s' then
   return entry
 end
-return false`, entry.StampedHeaderSize, len(entry.StampedMagic), luaEscaped(entry.StampedMagic)))
+return false`, entry.PrimaryOffset, len(entry.StampedMagic), luaEscaped(entry.StampedMagic)))
 	// safeAcquire takes a lease that another primary gave for none: its holder cannot fill.
 	safeAcquire = newScript(stamping + `
 local holder = redis.pcall('GET', KEYS[1])

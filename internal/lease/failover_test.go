@@ -55,12 +55,19 @@ func (r *rig) ofLoad(t *testing.T, a lease.Acquired) lease.Acquired {
 }
 
 var (
-	plain   = string(entry.AppendHeader(nil, &entry.Entry{LoadedAt: time.UnixMilli(1), FreshUntil: time.UnixMilli(1 << 40)})) + "\x2a"
+	plain   = string(entryUntil(time.UnixMilli(1 << 40)))
 	foreign = strings.Repeat("0123456789", 4) // as ID of another primary
 )
 
+// entryUntil returns an entry that is fresh until then.
+func entryUntil(until time.Time) []byte {
+	b, _ := entry.Append(nil, &entry.Entry{LoadedAt: time.UnixMilli(1), FreshUntil: until},
+		func(dst []byte) ([]byte, error) { return append(dst, 0x2a), nil })
+	return b
+}
+
 func stampedBy(primary string) string {
-	return entry.StampedMagic + plain[len(entry.Magic):entry.HeaderSize] + primary + plain[entry.HeaderSize:]
+	return entry.StampedMagic + plain[len(entry.Magic):entry.PrimaryOffset] + primary + plain[entry.PrimaryOffset:]
 }
 
 func TestFailoverSafe_StampsWhatItStores(t *testing.T) {
@@ -112,7 +119,7 @@ func TestFailoverSafe_GivesOutWhatThisPrimaryTook(t *testing.T) {
 		"another primary's lease":       {"", "another." + foreign, lease.Acquired{Held: true, Token: "token"}},
 		"a lease without a stamp":       {"", "another", lease.Acquired{Held: true, Token: "token"}},
 		"an entry without a stamp":      {plain, "", lease.Acquired{Held: true, Token: "token"}},
-		"something else with the stamp": {strings.Repeat(" ", entry.StampedHeaderSize-entry.PrimarySize) + id + "x", "", lease.Acquired{Held: true, Token: "token"}},
+		"something else with the stamp": {strings.Repeat(" ", entry.PrimaryOffset) + id + "x", "", lease.Acquired{Held: true, Token: "token"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r.reset(t)

@@ -14,6 +14,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -100,6 +101,7 @@ type Settlement struct {
 	Entry  []byte        // nil: nothing is stored
 	TTL    time.Duration // zero: until it is deleted
 	Failed bool          // those who wait for this lease are to learn that its load has brought nothing
+	Drop   bool          // without an Entry: the one that is there is older, and deleted
 }
 
 // Outcome is what became of one key of a call.
@@ -115,7 +117,8 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 	outcomes := s.underLease(ctx, len(settlements), func(i int, again bool) []redis.Cmder {
 		e := &settlements[i]
 		if e.Entry == nil {
-			return append(s.tell(ctx, e), s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)...)
+			release := s.call(ctx, again, release, []string{s.Key(e.Key)}, e.Token)
+			return slices.Concat(s.tell(ctx, e), s.drop(ctx, again, e), release)
 		}
 		return s.call(ctx, again, fill, []string{s.Key(e.Key), e.Key}, e.Token, e.Entry, millis(e.TTL))
 	}, func(i int) transaction {
@@ -126,6 +129,9 @@ func (s *Store) Settle(ctx context.Context, settlements []Settlement) []Outcome 
 			cmds = append(cmds, setting(e.Key, e.Entry, e.TTL))
 		case e.Failed:
 			cmds = append(cmds, setting(s.failedKey(e.Key), e.Token, failedFor))
+		}
+		if e.Drop && e.Entry == nil {
+			cmds = append(cmds, s.unlink(e.Key))
 		}
 		return transaction{lease, e.Token, e.Entry == nil, cmds}
 	})
@@ -159,7 +165,11 @@ func (s *Store) abandon(ctx context.Context, settlements []Settlement, outcomes 
 	}
 	deleted := s.run(ctx, s.redis.Do, len(refused), func(j int, _ bool) []redis.Cmder {
 		e := &settlements[refused[j]]
-		return append(s.tell(ctx, e), redis.NewCmd(ctx, s.unlink(s.Key(e.Key))...))
+		cmds := []redis.Cmder{redis.NewCmd(ctx, s.unlink(s.Key(e.Key))...)}
+		if e.Drop {
+			cmds = append(cmds, redis.NewCmd(ctx, s.unlink(e.Key)...))
+		}
+		return append(s.tell(ctx, e), cmds...)
 	})
 	for j, i := range refused {
 		if deleted[j].Err != nil {
@@ -220,13 +230,12 @@ func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err erro
 func (s *Store) Expire(
 	ctx context.Context, now time.Time, stale time.Duration, keys ...string,
 ) (left []string, err error) {
-	magic := entry.Magic
+	magic, older := entry.Magic, entry.MagicV1
 	if s.config.FailoverSafe {
-		magic = entry.StampedMagic
+		magic, older = entry.StampedMagic, entry.StampedMagic
 	}
-	at := entry.FreshUntilOffset + len(magic) - len(entry.Magic)
 	return s.writeByScript(ctx, &s.expiries, "Expire invalidates instead", keys, func(i int, again bool) []redis.Cmder {
-		return s.call(ctx, again, expire, keys[i:i+1], magic, at, entry.Stamp(now), millis(stale))
+		return s.call(ctx, again, expire, keys[i:i+1], magic, entry.FreshUntilOffset, entry.Stamp(now), millis(stale), older)
 	})
 }
 

@@ -62,7 +62,10 @@ func TestExpire_MakesEntryStaleInPlace(t *testing.T) {
 	now := time.UnixMilli(1_800_000_000_000)
 	const stale = time.Minute
 	header := func(until time.Time) string {
-		return string(entry.AppendHeader(nil, &entry.Entry{LoadedAt: now.Add(-time.Hour), FreshUntil: until})) + "\x2a"
+		return string(entryUntil(until))
+	}
+	v1 := func(until time.Time) string {
+		return entry.MagicV1 + "\x00loaded" + string(entry.Stamp(until)) + "\x00\x01\x2a"
 	}
 	for name, row := range map[string]struct {
 		stored string
@@ -71,6 +74,7 @@ func TestExpire_MakesEntryStaleInPlace(t *testing.T) {
 		left   time.Duration
 	}{
 		"fresh":                 {header(now.Add(time.Hour)), time.Hour, header(now), stale},
+		"of version 1":          {v1(now.Add(time.Hour)), time.Hour, v1(now), stale},
 		"never stale":           {header(time.Time{}), 0, header(now), stale},
 		"fresh, gone soon":      {header(now.Add(time.Second)), time.Second, header(now), time.Second},
 		"stale already":         {header(now.Add(-time.Second)), time.Second, header(now.Add(-time.Second)), time.Second},

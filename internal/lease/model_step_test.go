@@ -381,6 +381,9 @@ func (m *model) arrive(w *world, f *flying) {
 		}
 	case lease.Release:
 		w.failed = f.token
+		if w.lease == f.token { // what was loaded is newer, and is not stored
+			w.entry = 0
+		}
 		another := w.lease != f.token && sameLoad(w.lease, f.token)
 		f.good = m.apply(w, command{kind: releaseCmd, token: f.token}) || another && m.trustsAny
 	}

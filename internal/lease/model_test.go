@@ -16,6 +16,7 @@ import (
 //   - A Get that starts after an Invalidate has returned gets nothing that was
 //     loaded before the write which that Invalidate followed.
 //   - A fill is accepted only of the one flight whose lease has not been lost.
+//   - Nobody waits for another load after one that it has waited for in vain.
 //   - Somebody can go on, whatever does not happen, until all have what they want.
 //
 // An actor moves in steps: a command is sent, Redis does it, the answer arrives; a

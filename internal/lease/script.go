@@ -13,8 +13,8 @@ func newScript(source string) script {
 	return script{source, redis.NewScript(source).Hash()}
 }
 
-// The scripts. Only that of fill has two keys, the lease and the entry: it has to look at
-// the one and change the other at once.
+// The scripts. Only those of fill and drop have two keys, the lease and the entry: they have to
+// look at the one and change the other at once.
 var (
 	fill = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
@@ -38,12 +38,16 @@ local holder = redis.call('GET', KEYS[1])
 if not holder or string.match(holder, '^[^.]*') ~= string.match(ARGV[1], '^[^.]*') then return 0 end
 redis.call('DEL', KEYS[1])
 return holder == ARGV[1] and 1 or 0`)
+	drop = newScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[2])`)
 	// expire compares times as numbers, which hold 48 bits exactly: the order of
 	// strings in Lua depends on the server's locale.
 	expire = newScript(`
 local old = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[2] + 5)
 if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
-if type(old) ~= 'string' or #old < ARGV[2] + 6 or string.sub(old, 1, #ARGV[1]) ~= ARGV[1] then
+local function begins(magic) return type(old) == 'string' and string.sub(old, 1, #magic) == magic end
+if not (begins(ARGV[1]) or begins(ARGV[5])) or #old < ARGV[2] + 6 then
   return redis.call('DEL', KEYS[1]) + 1
 end
 local function number(s, at)
@@ -82,4 +86,13 @@ func (s *Store) words(forgotten bool, sc script, keys []string, args ...any) []a
 		words = append(words, key)
 	}
 	return append(words, args...)
+}
+
+// drop returns the command that deletes the entry of e while its lease is held: so a value that
+// was set meanwhile, or filled by a later load, stays.
+func (s *Store) drop(ctx context.Context, again bool, e *Settlement) []redis.Cmder {
+	if !e.Drop {
+		return nil
+	}
+	return s.call(ctx, again, drop, []string{s.Key(e.Key), e.Key}, e.Token)
 }

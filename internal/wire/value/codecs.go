@@ -3,7 +3,9 @@ package value
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 )
 
 // Msgpack is the codec whose values are part of the entry, not bytes inside it. Marshal and
@@ -12,7 +14,7 @@ type Msgpack struct{}
 
 // Marshal returns the msgpack of v.
 func (Msgpack) Marshal(v any) ([]byte, error) {
-	b, err := appendMsgpack(make([]byte, 0, 256), v)
+	b, err := appendMsgpack(make([]byte, 0, 256), TypeOf(reflect.TypeOf(v)), v)
 	if err != nil {
 		return nil, err
 	}
@@ -21,17 +23,46 @@ func (Msgpack) Marshal(v any) ([]byte, error) {
 
 // Unmarshal sets what v points to from the msgpack in data.
 func (Msgpack) Unmarshal(data []byte, v any) error {
-	return decodeMsgpack(data, v)
+	return decodeMsgpack(data, TypeOf(pointee(v)), v)
 }
 
 // JSON is the codec of encoding/json.
 type JSON struct{}
 
 // Marshal returns the JSON of v.
-func (JSON) Marshal(v any) ([]byte, error) { return json.Marshal(v) }
+func (JSON) Marshal(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err == nil && repaired(b) {
+		return nil, errNotUTF8
+	}
+	return b, err
+}
 
-// Unmarshal sets what v points to from the JSON in data.
-func (JSON) Unmarshal(data []byte, v any) error { return json.Unmarshal(data, v) }
+var errNotUTF8 = errors.New("json: unsupported type: a string that is not UTF-8")
+
+// repaired reports whether encoding/json has put U+FFFD into b in place of what is not UTF-8: it
+// writes an escape then, and U+FFFD itself where that was in the string.
+func repaired(b []byte) bool {
+	for {
+		i := bytes.Index(b, []byte(`\ufffd`))
+		if i < 0 {
+			return false
+		}
+		before := len(b[:i]) - len(bytes.TrimRight(b[:i], `\`))
+		if before%2 == 0 { // the backslash is not escaped itself
+			return true
+		}
+		b = b[i+1:]
+	}
+}
+
+// Unmarshal sets what v points to from the JSON in data, if that is the JSON of such a value.
+func (JSON) Unmarshal(data []byte, v any) error {
+	if err := json.Unmarshal(data, v); err != nil {
+		return err
+	}
+	return TypeOf(pointee(v)).json.check(data)
+}
 
 // Raw is the codec that stores a []byte or a string as it is.
 type Raw struct{}

@@ -25,9 +25,18 @@ var (
 	}}
 )
 
-// appendMsgpack appends the msgpack of v to dst. decodeMsgpack accepts all that it appends: a value
-// that could never be read back is an error here, while there is still a caller to tell.
-func appendMsgpack(dst []byte, v any) ([]byte, error) {
+// appendMsgpack appends the msgpack of v, a t, to dst. decodeMsgpack accepts all that it appends: a
+// value that could never be read back is an error here, while there is still a caller to tell.
+func appendMsgpack(dst []byte, t *Type, v any) ([]byte, error) {
+	out, err := encodeMsgpack(dst, v)
+	if err != nil {
+		return nil, err
+	}
+	return out, t.shape.check(out[len(dst):])
+}
+
+// encodeMsgpack appends the msgpack of v to dst as msgpack v5 makes it.
+func encodeMsgpack(dst []byte, v any) ([]byte, error) {
 	e := encoders.Get().(*encoder)
 	e.out, e.start, e.nextCheck = dst, len(dst), len(dst)+maxPooled
 	if err := e.msgpack.Encode(v); err != nil {
@@ -38,9 +47,6 @@ func appendMsgpack(dst []byte, v any) ([]byte, error) {
 		e.out = nil
 		e.msgpack.Reset(e) // undoes what a type's own encoder may have set
 		encoders.Put(e)
-	}
-	if err := wellformed.Check(out[len(dst):]); err != nil {
-		return nil, err
 	}
 	return out, nil
 }
@@ -76,9 +82,9 @@ func (e *encoder) checkPrefix() error {
 	return wellformed.CheckPrefix(e.out[e.start:])
 }
 
-// decodeMsgpack sets what v points to from data.
-func decodeMsgpack(data []byte, v any) error {
-	if err := wellformed.Check(data); err != nil {
+// decodeMsgpack sets what v points to, a t, from data.
+func decodeMsgpack(data []byte, t *Type, v any) error {
+	if err := t.shape.check(data); err != nil {
 		return err
 	}
 	d := decoders.Get().(*decoder)

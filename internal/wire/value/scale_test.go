@@ -35,6 +35,15 @@ type selfMade struct{ Numbers [256]int64 }
 
 func (s *selfMade) DecodeMsgpack(d *msgpack.Decoder) error { return d.Skip() }
 
+// ownJSON decodes itself by JSON, and ownBinary by Msgpack: each is for the other codec a struct.
+type ownJSON struct{ Bigs []big }
+
+func (o *ownJSON) UnmarshalJSON([]byte) error { return nil }
+
+type ownBinary struct{ Bigs []big }
+
+func (o *ownBinary) UnmarshalBinary([]byte) error { return nil }
+
 type loop *loop
 
 // array is the msgpack of an array of n elements.
@@ -47,6 +56,16 @@ func array(n int, element string) []byte {
 func asJSON(t *testing.T, n int, element string) []byte {
 	t.Helper()
 	b, err := appendBin(nil, []byte("[ "+strings.TrimSuffix(strings.Repeat(element+", ", n), ", ")+"]"))
+	require.NoError(t, err)
+	return b
+}
+
+// asField is the JSON of an object with one field, an array of n elements.
+func asField(t *testing.T, name string, n int, element string) []byte {
+	t.Helper()
+	array, err := binOf(asJSON(t, n, element))
+	require.NoError(t, err)
+	b, err := appendBin(nil, fmt.Appendf(nil, "{%q: %s}", name, array))
 	require.NoError(t, err)
 	return b
 }
@@ -80,6 +99,9 @@ func TestScale_RefusesWhatTakesMemoryOutOfProportion(t *testing.T) {
 		"JSON objects":        {[]sparse{}, JSON{}, asJSON(t, 64<<10, "{}")},
 		"JSON with strings":   {[]sparse{}, JSON{}, asJSON(t, 64<<10, `{"Name":"a,\"[{"}`)},
 		"more than there are": {[]big{}, Msgpack{}, array(many, "")},
+		"maps of one pair":    {[]map[string]struct{ A [16]int64 }{}, Msgpack{}, array(many, "\x81\xa0\xc0")},
+		"its own JSON":        {ownJSON{}, Msgpack{}, field("Bigs", array(many, "\xc0"))},
+		"its own binary form": {ownBinary{}, JSON{}, asField(t, "Bigs", 64<<10, "null")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "recursive" {
@@ -143,7 +165,11 @@ func TestScale_CostsTypesWithoutHeavyElementsNothing(t *testing.T) {
 		G    []time.Time
 	}
 	for _, v := range []any{1, "", flat{}, &flat{}, []string{}, [][]byte{}, map[string]string{}, []any{}, loop(nil), selfMade{}} {
-		require.Nil(t, ScaleOf(reflect.TypeOf(v)), "%T", v)
+		if _, ok := v.(selfMade); ok {
+			require.Nil(t, ScaleOf(reflect.TypeOf(v)).msgpack)
+			continue
+		}
+		require.Equal(t, Scale{}, ScaleOf(reflect.TypeOf(v)), "%T", v)
 	}
 	require.NoError(t, ScaleOf(reflect.TypeFor[[]big]()).Weigh(Raw{}, array(1<<20, "\xc0")), "no codec of ours")
 }

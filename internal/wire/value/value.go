@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
 	"slices"
 
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
@@ -28,14 +29,32 @@ type Codec interface {
 
 // Append appends v, encoded by c, to dst as the value of an entry. If it fails, it returns dst as
 // it was.
-func Append(dst []byte, c Codec, v any) (wire []byte, err error) {
+func Append(dst []byte, c Codec, v any) ([]byte, error) {
+	return TypeOf(reflect.TypeOf(v)).encode(dst, c, v)
+}
+
+// Decode sets what v points to from wire, the value of an entry encoded by c. Nothing that it
+// decodes shares memory with wire, if c keeps its promise not to.
+func Decode(c Codec, wire []byte, v any) error {
+	return TypeOf(pointee(v)).decode(c, wire, v)
+}
+
+// pointee returns the type of what v points to, or nil if it is no pointer.
+func pointee(v any) reflect.Type {
+	if t := reflect.TypeOf(v); t != nil && t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return nil
+}
+
+func (t *Type) encode(dst []byte, c Codec, v any) (wire []byte, err error) {
 	defer func() {
 		if err = wrapError("encode", err, recover()); err != nil {
 			wire = dst
 		}
 	}()
 	if _, ok := c.(Msgpack); ok {
-		return appendMsgpack(dst, v)
+		return appendMsgpack(dst, t, v)
 	}
 	b, err := c.Marshal(v)
 	if err != nil {
@@ -44,14 +63,12 @@ func Append(dst []byte, c Codec, v any) (wire []byte, err error) {
 	return appendBin(dst, b)
 }
 
-// Decode sets what v points to from wire, the value of an entry encoded by c. Nothing that it
-// decodes shares memory with wire, if c keeps its promise not to.
-func Decode(c Codec, wire []byte, v any) (err error) {
+func (t *Type) decode(c Codec, wire []byte, v any) (err error) {
 	defer func() { err = wrapError("decode", err, recover()) }()
 
 	wire = slices.Clip(wire) // so that a codec that appends to its input cannot reach what comes after
 	if _, ok := c.(Msgpack); ok {
-		return decodeMsgpack(wire, v)
+		return decodeMsgpack(wire, t, v)
 	}
 	b, err := binOf(wire)
 	if err != nil {

@@ -40,15 +40,28 @@ func Check(b []byte) error { return Walk(b, nil) }
 // Walk is Check that calls visit, if it is not nil, for each container: with the number of those
 // around it and of the values in it, as declared. If visit reports false, the error is ErrHeavy.
 func Walk(b []byte, visit func(depth int, values uint64) bool) error {
+	next, err := walk(b, 0, MaxDepth, visit)
+	if err == nil && next < len(b) {
+		err = errTrailing
+	}
+	return err
+}
+
+// Skip returns where the value ends that begins at b[next] with depth containers around it. The
+// error is that of Check, but for what trails.
+func Skip(b []byte, next, depth int) (int, error) { return walk(b, next, MaxDepth-depth, nil) }
+
+// walk is Walk for a value that begins at b[next] and is nested at most deepest deep. It returns
+// where the value ends.
+func walk(b []byte, next, deepest int, visit func(depth int, values uint64) bool) (int, error) {
 	var (
 		outer [MaxDepth]uint64 // outermost first: the values that each enclosing container still lacks
 		depth = 0              // the number of enclosing containers
 		left  = uint64(1)      // the values that the innermost container still lacks
-		next  = 0              // where the next value begins
 	)
 	for {
 		if next >= len(b) {
-			return errTruncated
+			return 0, errTruncated
 		}
 		left--
 		if stride := strides[b[next]]; stride != 0 {
@@ -58,31 +71,38 @@ func Walk(b []byte, visit func(depth int, values uint64) bool) error {
 			next = body
 			switch {
 			case body > len(b) || shape.kind == sized && n > uint64(len(b)-body):
-				return errTruncated
+				return 0, errTruncated
 			case shape.kind == sized:
 				next += int(n)
 			case shape.kind != container:
-				return errLeadByte
-			case depth == MaxDepth:
-				return errDepth
+				return 0, errLeadByte
+			case depth == deepest:
+				return 0, errDepth
 			case visit != nil && !visit(depth, n):
-				return ErrHeavy
-			default:
-				// n need not be compared with what remains: a value takes a byte or more, so the bytes
-				// run out before the values, here and not in a decoder that makes room for n first.
-				outer[depth] = left
+				return 0, ErrHeavy
+			}
+			if shape.kind == container {
+				// n need not be compared with what remains: each value takes a byte or more.
+				outer[depth], left = left, n
 				depth++
-				left = n
 			}
 		}
 		for left == 0 {
 			if depth == 0 {
-				return checkEnd(b, next)
+				return ended(b, next)
 			}
 			depth--
 			left = outer[depth]
 		}
 	}
+}
+
+// ended returns next, where a value ends, if that is in b.
+func ended(b []byte, next int) (int, error) {
+	if next > len(b) {
+		return 0, errTruncated
+	}
+	return next, nil
 }
 
 // header returns the shape of the value that begins at b[next], its length, and where its body
@@ -96,15 +116,19 @@ func header(b []byte, next int) (s *shape, n uint64, body int) {
 	return s, n, body
 }
 
-// checkEnd returns nil if the value that ends at next is all of b.
-func checkEnd(b []byte, next int) error {
-	switch {
-	case next > len(b):
-		return errTruncated
-	case next < len(b):
-		return errTrailing
+// HidesMap reports whether b, a value that Check accepts, has an ext in it whose body a msgpack v5
+// decoder without a Reader could take for a map.
+func HidesMap(b []byte) bool {
+	for next := 0; next < len(b); {
+		shape, n, body := header(b, next)
+		if shape.ext && body+1 < len(b) && opensMap(b[body+1]) {
+			return true
+		}
+		if next = body; shape.kind != container { // whose elements are the next values
+			next += int(n)
+		}
 	}
-	return nil
+	return false
 }
 
 // CheckPrefix returns nil if b, followed by more bytes, could become a value that [Check] accepts.
