@@ -14,6 +14,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/drain"
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/local"
 	"github.com/readthrough-go/readthrough/internal/mux"
 	"github.com/readthrough-go/readthrough/internal/retry"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
@@ -25,9 +26,9 @@ const maxKeys = 1000
 // Cache is one Redis client with what its wrappers share: settings, pipelines,
 // breaker and statistics. It is safe for concurrent use.
 type Cache struct {
-	settings  cacheSettings
-	mux       *mux.Mux // nil: the Cache is Disabled
-	leases    *lease.Store
+	settings cacheSettings
+	mux      *mux.Mux // nil: the Cache is Disabled
+	kept
 	meter     *meter        // what concerns no wrapper
 	retries   *retry.Queue  // invalidations that Redis has not heard of
 	refreshes fill.Slots    // background refreshes of all wrappers
@@ -41,10 +42,16 @@ type Cache struct {
 	wrappers map[string]wrapped
 }
 
+// kept is where entries are: in Redis, and as copies in this process.
+type kept struct {
+	leases *lease.Store
+	tier   *local.Tier
+}
+
 // wrapped is what the Cache knows of a wrapper.
 type wrapped struct {
-	meter *meter
-	stop  func() // cancels the loads that nobody waits for
+	addTo func(*Stats) // adds what was counted for it
+	stop  func()       // cancels the loads that nobody waits for
 }
 
 // NewCache returns a Cache on client, which stays the caller's to close, after the
@@ -83,7 +90,8 @@ func newCache(client redis.UniversalClient, opts []CacheOption) (*Cache, error) 
 		Prefix: settings.prefix, Watch: c.watcher(client), OnRefused: c.onRefused, FailoverSafe: settings.failoverSafe,
 		Go: c.work.Go,
 	})
-	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
+	c.tier = c.newTier(client.Subscribe)
+	c.retries = retry.New(c.invalidateAgain, c.work.Go)
 	c.checkDeadlines(client)
 	return c, nil
 }
@@ -124,12 +132,12 @@ func (c *Cache) register(name string, w wrapped) error {
 
 // Stats sums what was counted for the Cache and all its wrappers.
 func (c *Cache) Stats() Stats {
-	s := Stats{PendingInvalidations: int64(c.retries.Len())}
+	s := Stats{PendingInvalidations: int64(c.retries.Len()), LocalMembers: c.tier.Members()}
 	c.meter.addTo(&s)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range c.wrappers {
-		w.meter.addTo(&s)
+		w.addTo(&s)
 	}
 	return s
 }
@@ -162,7 +170,7 @@ func (c *Cache) writeRaw(ctx context.Context, op string, keys []string, send sen
 	defer call.End()
 	left, err := keys, closed
 	if closed == nil {
-		left, err = send(keys)
+		left, err = c.fenced(ctx, keys, send)
 	}
 	if err := c.written(ctx, c.meter, NoExpiry, keys, left, err); err != nil {
 		return &WriteError{Op: op, Keys: left, Err: err}

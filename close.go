@@ -99,6 +99,7 @@ func (c *Cache) beginClose() bool {
 
 // drain waits for what is under way until ctx ends, and tries what is left to invalidate.
 func (c *Cache) drain(ctx context.Context) error {
+	c.tier.Retire(ctx)
 	waited := c.work.Wait(ctx)
 	if waited != nil {
 		waited = failed("close", fmt.Errorf("calls are still under way: %w", waited))
@@ -117,6 +118,9 @@ func (c *Cache) drain(ctx context.Context) error {
 	var pending error
 	if left, err := c.retries.Last(last); err != nil {
 		pending = &WriteError{Op: "close: invalidate", Keys: left, Err: redisError(last, err)}
+	}
+	if err := c.tier.Close(ctx); err != nil && waited == nil {
+		waited = failed("close", fmt.Errorf("the local tier has not ended: %w", err))
 	}
 	if err := c.mux.Close(ctx); err != nil && waited == nil {
 		waited = failed("close", err)

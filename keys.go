@@ -34,12 +34,22 @@ func joinKey(namespace, key string) (string, error) {
 	if key == "" {
 		return "", ErrEmptyKey
 	}
+	if isPlain(key) {
+		return namespace + key, nil
+	}
 	if len(key) > maxKeyBytes {
 		sum := sha256.Sum256([]byte(key))
 		return namespace + hashed + hex.EncodeToString(sum[:31]), nil
 	}
-	if strings.ContainsAny(key, "%{}") {
-		key = slotEscaper.Replace(key)
+	return namespace + slotEscaper.Replace(key), nil
+}
+
+// isPlain reports whether an extracted key is stored as it is.
+func isPlain(key string) bool {
+	for i := range len(key) {
+		if c := key[i]; c == '%' || c == '{' || c == '}' {
+			return false
+		}
 	}
-	return namespace + key, nil
+	return key != "" && len(key) <= maxKeyBytes
 }

@@ -31,19 +31,33 @@ func (rt *ReadThrough[K, V]) GetMany(ctx context.Context, ks []K) ([]Result[V], 
 	if err != nil {
 		return nil, err
 	}
-	return rt.getMany(ctx, ks, nil)
+	return rt.getMany(ctx, ks, nil, rt.copies != nil)
 }
 
-// getMany is GetMany that fills infos, if there are any.
-func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info) ([]Result[V], error) {
+// getMany is GetMany that fills infos, if there are any. Only if local are copies in this process
+// served and kept.
+func (rt *ReadThrough[K, V]) getMany(ctx context.Context, ks []K, infos []Info, local bool) ([]Result[V], error) {
 	m := many[K, V]{rt: rt, reads: make([]read[K, V], len(ks)), results: make([]Result[V], len(ks))}
+	var now time.Duration
+	leased := false
+	if local {
+		now, leased = rt.copies.store.Now()
+	}
 	for i, k := range ks {
 		r := &m.reads[i]
 		r.rt, r.k, r.found.value = rt, k, &m.results[i].Value
 		if infos != nil {
 			r.info = &infos[i]
 		}
-		r.key, m.results[i].Err = rt.RedisKey(k)
+		if leased {
+			if v, err := rt.findCopy(ctx, k, now, r.info); v != nil {
+				m.results[i] = Result[V]{*v, err}
+				continue // without a key, it is not asked for
+			}
+		}
+		if r.key, m.results[i].Err = rt.RedisKey(k); local && r.key != "" {
+			r.noteGuard()
+		}
 	}
 	m.lookup(ctx)
 	if err := ctx.Err(); err != nil {
@@ -83,7 +97,7 @@ func (m *many[K, V]) lookup(ctx context.Context) {
 		}
 		m.firstAt[i] = first
 	}
-	if !m.rt.cache.disabled() {
+	if len(m.distinct) > 0 && !m.rt.cache.disabled() {
 		m.ask(ctx)
 	}
 }
@@ -201,7 +215,7 @@ func (rt *ReadThrough[K, V]) Each(ctx context.Context, seq iter.Seq[K]) iter.Seq
 		for ks := range chunks(seq, maxKeys) {
 			results, err := []Result[V](nil), closed
 			if err == nil {
-				results, err = rt.getMany(ctx, ks, nil)
+				results, err = rt.getMany(ctx, ks, nil, rt.copies != nil)
 			}
 			for i, k := range ks {
 				result := Result[V]{Err: err}
@@ -238,7 +252,7 @@ func (rt *ReadThrough[K, V]) Warm(ctx context.Context, seq iter.Seq[K]) (Warmed,
 	}
 	for ks := range chunks(seq, maxKeys) {
 		infos := make([]Info, len(ks))
-		_, err := rt.getMany(ctx, ks, infos)
+		_, err := rt.getMany(ctx, ks, infos, false)
 		for _, info := range infos {
 			switch info.Source {
 			case SourceLoaded:

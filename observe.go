@@ -41,6 +41,15 @@ type Stats struct {
 	DroppedInvalidations int64 // pending invalidations given up because over 100,000 were pending
 	RefusedCommands      int64 // commands that Redis has begun to refuse, so that it is done without
 	Findings             int64 // ways in which Redis, as reached, breaks a promise or costs more than it need
+
+	// Of WithLocal:
+	LocalHits      int64 // reads answered with a copy in this process; they are no Hits
+	LocalEvictions int64 // copies that made room for others
+	LocalLost      int64 // times that the lease was lost, and all copies with it; of a Cache only
+	LocalReady     int64 // times that copies were served from then on; of a Cache only
+	Fences         int64 // writes that have told the other processes; of a Cache only
+	FencesWaited   int64 // those that had to wait for leases to be over; of a Cache only
+	LocalMembers   int64 // other processes with copies, as the last fence has found them; of a Cache only
 }
 
 // EventKind says what an Event is about.
@@ -71,13 +80,19 @@ const (
 	EventFinding                              // Findings: Err says, once, what is wrong with Redis or client; no Wrapper
 	EventBreakerOpen                          // Redis is not asked any more; no Wrapper, no Key
 	EventBreakerClosed                        // Redis is asked again; no Wrapper, no Key
+	EventLocalHit                             // LocalHits
+	EventLocalLost                            // LocalLost: Err says why; no Wrapper, no Key
+	EventLocalReady                           // LocalReady; no Wrapper, no Key
+	EventFence                                // Fences: Took is how long it took; no Wrapper, no Key
+	EventFenceWaited                          // FencesWaited: follows the EventFence; no Wrapper, no Key
 	eventKinds
 )
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
 	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "forgotten", "invalidation", "dropped invalidation",
-	"refused command", "finding", "breaker open", "breaker closed",
+	"refused command", "finding", "breaker open", "breaker closed", "local hit", "local copies lost", "local copies ready",
+	"fence", "fence waited",
 }
 
 // String returns the kind in words.
@@ -204,6 +219,7 @@ func (a *audience) tellApart(ctx context.Context, e Event) {
 		return
 	}
 	told := make(chan struct{})
+	a.told.Add(1)      // before it runs, so that maxTold bounds those who have not begun, too
 	a.work.Go(func() { // ends with the observers
 		defer close(told)
 		defer a.told.Add(-1)
@@ -233,7 +249,9 @@ func (m *meter) addTo(s *Stats) {
 		EventCorrupt: &s.Corrupt, EventRedisError: &s.RedisErrors, EventRefresh: &s.Refreshes,
 		EventSkipped: &s.SkippedRefreshes, EventForgotten: &s.Forgotten, EventInvalidation: &s.Invalidations,
 		EventDroppedInvalidation: &s.DroppedInvalidations, EventRefusedCommand: &s.RefusedCommands,
-		EventFinding: &s.Findings,
+		EventFinding:   &s.Findings,
+		EventLocalLost: &s.LocalLost, EventLocalReady: &s.LocalReady,
+		EventFence: &s.Fences, EventFenceWaited: &s.FencesWaited,
 	} {
 		*field += m.counts[kind].Load()
 	}
@@ -250,6 +268,7 @@ const (
 	SourceNegative               // Redis had it as not found
 	SourceLoaded                 // the loader, called for this call
 	SourceShared                 // the loader, called for another call, in this process or in another
+	SourceLocal                  // this process had a copy of it, or of a not-found: WithLocal
 )
 
 // String returns the source in a word.
@@ -265,6 +284,8 @@ func (s Source) String() string {
 		return "loaded"
 	case SourceShared:
 		return "shared"
+	case SourceLocal:
+		return "local"
 	}
 	return "none"
 }
@@ -295,7 +316,7 @@ func (i *Info) fill(source Source, e *entry.Entry, stored bool, c *clock.Clock) 
 func (i Info) CacheStatus(name string) string {
 	status := cacheName(name)
 	switch i.Source {
-	case SourceHit, SourceStale, SourceNegative:
+	case SourceHit, SourceStale, SourceNegative, SourceLocal:
 		status += "; hit"
 	default:
 		status += "; fwd=miss"

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough/internal/lease"
+	"github.com/readthrough-go/readthrough/internal/local"
 	"github.com/readthrough-go/readthrough/internal/redisurl"
 	"github.com/readthrough-go/readthrough/internal/retry"
 )
@@ -85,6 +86,7 @@ var defaultClient struct {
 func Disabled() *Cache {
 	c := unconnected(defaultSettings())
 	c.leases = lease.NewStore(discard{}, lease.Config{})
+	c.tier = local.New(local.Config{}) // which is never used
 	c.retries = retry.New(c.leases.Invalidate, c.work.Go)
 	return c
 }

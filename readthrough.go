@@ -25,13 +25,19 @@ type ReadThrough[K, V any] struct {
 	namespace string // prefix:name:
 	loader    Loader[K, V]
 	key       func(K) string
-	ttlFor    func(V) time.Duration
-	batch     func(context.Context, []K) (map[string]V, error) // by Redis key
+	typedOptions[K, V]
 	types     traits
 	engine    *fill.Engine[K, V] // loads what is missing
+	copies    *copies[V]         // in this process; nil: none
 	replySize mux.ReplySize      // of the values, as learned
 	meter     *meter
 	onHit     atomic.Pointer[func(context.Context, K, V, error)] // of package hook
+}
+
+// typedOptions are the options that depend on the types of a wrapper.
+type typedOptions[K, V any] struct {
+	ttlFor func(V) time.Duration
+	batch  func(context.Context, []K) (map[string]V, error) // by Redis key
 }
 
 // traits is what the types of a wrapper's keys and values allow.
@@ -86,7 +92,12 @@ func newReadThrough[K, V any](
 		return nil, err
 	}
 	rt.engine = fill.New(rt.wrapper(), rt.engineSettings(), c.leases, c.refreshes)
-	return rt, c.register(name, wrapped{rt.meter, rt.engine.Stop})
+	rt.newCopies()
+	if err := c.register(name, wrapped{rt.addTo, rt.engine.Stop}); err != nil {
+		return nil, err
+	}
+	rt.joinTier()
+	return rt, nil
 }
 
 // Must returns v, or panics if err is not nil: for wrappers made at start-up.
@@ -122,6 +133,11 @@ func (rt *ReadThrough[K, V]) GetInfo(ctx context.Context, k K) (V, Info, error) 
 }
 
 func (rt *ReadThrough[K, V]) get(ctx context.Context, k K, info *Info) (V, error) {
+	if rt.copies != nil {
+		if v, err := rt.getCopy(ctx, k, info); v != nil {
+			return *v, err
+		}
+	}
 	call, err := rt.cache.enter(ctx)
 	defer call.End()
 	if err != nil {
@@ -154,6 +170,7 @@ type read[K, V any] struct {
 	key   string // in Redis
 	found lookup[V]
 	info  *Info // nil: nobody asked for it
+	guarded
 }
 
 // decision is what becomes of a read after its lookup.
@@ -240,6 +257,7 @@ func (r *read[K, V]) await(ctx context.Context, seat *fill.Seat[V], began time.T
 		return r.hit(ctx)
 	}
 	r.note(ctx, &result, seat.First(), time.Since(began))
+	r.keepResult(&result)
 	return r.rt.unpack(r.key, &result, seat.First())
 }
 
@@ -263,6 +281,11 @@ func (r *read[K, V]) note(ctx context.Context, result *fill.Result[V], first boo
 // load, and that of a negative entry if there is one. If Redis could not be asked it is
 // ErrUnavailable; besides, ErrEmptyKey, ErrClosed, and the context's.
 func (rt *ReadThrough[K, V]) Peek(ctx context.Context, k K) (V, error) {
+	if rt.copies != nil {
+		if v, err := rt.getCopy(ctx, k, nil); v != nil {
+			return *v, err
+		}
+	}
 	call, err := rt.cache.enter(ctx)
 	defer call.End()
 	if err != nil {
@@ -305,6 +328,7 @@ func (rt *ReadThrough[K, V]) Refresh(ctx context.Context, k K) (V, error) {
 			return zero[V](), err
 		}
 		if !result.Changed || !rt.isKeyOf(k, key) { // else it was another caller's K
+			rt.refreshed(ctx, key, &result, seat.First())
 			return rt.unpack(key, &result, seat.First())
 		}
 	}
@@ -319,8 +343,15 @@ func (rt *ReadThrough[K, V]) RedisKey(k K) (string, error) {
 // Stats returns what was counted for this wrapper.
 func (rt *ReadThrough[K, V]) Stats() Stats {
 	var s Stats
-	rt.meter.addTo(&s)
+	rt.addTo(&s)
 	return s
+}
+
+func (rt *ReadThrough[K, V]) addTo(s *Stats) {
+	rt.meter.addTo(s)
+	if rt.copies != nil {
+		rt.copies.addTo(s)
+	}
 }
 
 func zero[V any]() (v V) { return v }

@@ -26,6 +26,7 @@ type settings struct {
 	load     loadSettings
 	lease    leaseSettings
 	batch    batchSettings
+	local    localSettings
 }
 
 // coding is how values become entries.
@@ -88,6 +89,7 @@ type cacheSettings struct {
 	breaker      breakerSettings
 	maxRefreshes int
 	observers    []Observer
+	tier         tierSettings
 	failoverSafe bool
 	clock        *clock.Clock // by which entries age; nil: the machine's
 }
@@ -124,10 +126,12 @@ func defaultSettings() cacheSettings {
 			load:   loadSettings{timeout: 30 * time.Second},
 			lease:  leaseSettings{ttl: 3 * time.Second, wait: likeLoadTimeout, write: 10 * time.Second},
 			batch:  batchSettings{size: 1000},
+			local:  localSettings{ttl: time.Minute},
 		},
 		redisTimeout: 100 * time.Millisecond,
 		breaker:      breakerSettings{failures: 5, openFor: time.Second},
 		maxRefreshes: 64,
+		tier:         tierSettings{lease: time.Second},
 	}
 }
 

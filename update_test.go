@@ -15,18 +15,18 @@ import (
 	"github.com/readthrough-go/readthrough/internal/redistest"
 )
 
-// versions is a table of one row, and wrappers of it in a fleet.
-type versions struct {
+// updatedRow is a table of one row, and wrappers of it in a fleet.
+type updatedRow struct {
 	atomic.Int64
 	fleet   []*readthrough.ReadThrough[int, int64]
 	redis   *redis.Client
 	pending func() int64 // invalidations of the first
 }
 
-func newVersions(t *testing.T, opts ...readthrough.CacheOption) (*versions, *redistest.Server) {
+func newUpdatedRow(t *testing.T, opts ...readthrough.CacheOption) (*updatedRow, *redistest.Server) {
 	t.Helper()
 	server := redistest.Start(t)
-	v := &versions{redis: server.Client()}
+	v := &updatedRow{redis: server.Client()}
 	v.Store(1)
 	opts = append([]readthrough.CacheOption{
 		readthrough.WithRedisTimeout(5 * time.Second), readthrough.WithLeaseTTL(time.Hour), readthrough.WithLeaseWait(time.Hour),
@@ -41,7 +41,7 @@ func newVersions(t *testing.T, opts ...readthrough.CacheOption) (*versions, *red
 	return v, server
 }
 
-func (v *versions) want(t *testing.T, want int64, stored bool) {
+func (v *updatedRow) want(t *testing.T, want int64, stored bool) {
 	t.Helper()
 	for _, rt := range v.fleet {
 		got, err := rt.Get(t.Context(), 1)
@@ -56,7 +56,7 @@ func TestUpdate_KeepsWhatIsReadMeanwhileFromBeingStored(t *testing.T) {
 	for name, opts := range map[string][]readthrough.CacheOption{"plain": nil, "failover safety": {readthrough.WithFailoverSafety()}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v, _ := newVersions(t, opts...)
+			v, _ := newUpdatedRow(t, opts...)
 			v.want(t, 1, true)
 			require.NoError(t, v.fleet[0].Update(t.Context(), 1, func(ctx context.Context) error {
 				v.want(t, 1, false)
@@ -118,7 +118,7 @@ func TestUpdate_RefusesFillOfOlderLoad(t *testing.T) {
 
 func TestUpdate_LastOfSeveralGivesKeyBack(t *testing.T) {
 	t.Parallel()
-	v, _ := newVersions(t)
+	v, _ := newUpdatedRow(t)
 	within, over := make(chan struct{}), make(chan error)
 	goOn := make(chan struct{})
 	require.NoError(t, v.fleet[0].Update(t.Context(), 1, func(context.Context) error {
@@ -141,7 +141,7 @@ func TestUpdate_LastOfSeveralGivesKeyBack(t *testing.T) {
 
 func TestUpdate_ReturnsErrorOfWriteAsItIsAndInvalidates(t *testing.T) {
 	t.Parallel()
-	v, _ := newVersions(t)
+	v, _ := newUpdatedRow(t)
 	v.want(t, 1, true)
 	errWrite := errors.New("write failed")
 	err := v.fleet[0].Update(t.Context(), 1, func(context.Context) error {
@@ -155,7 +155,7 @@ func TestUpdate_ReturnsErrorOfWriteAsItIsAndInvalidates(t *testing.T) {
 
 func TestUpdate_InvalidatesAfterPanicAndGoexit(t *testing.T) {
 	t.Parallel()
-	v, _ := newVersions(t)
+	v, _ := newUpdatedRow(t)
 	for i, end := range []func(){func() { panic("write") }, runtime.Goexit} {
 		v.want(t, int64(i+1), true)
 		panicked := make(chan any)
@@ -174,7 +174,7 @@ func TestUpdate_InvalidatesAfterPanicAndGoexit(t *testing.T) {
 
 func TestUpdate_WritesWithoutRedisAndRetriesInvalidation(t *testing.T) {
 	t.Parallel()
-	v, server := newVersions(t, readthrough.WithRedisTimeout(500*time.Millisecond))
+	v, server := newUpdatedRow(t, readthrough.WithRedisTimeout(500*time.Millisecond))
 	v.want(t, 1, true)
 	errWrite := errors.New("write failed")
 	server.Pause()
@@ -241,7 +241,7 @@ func TestUpdate_BoundsTheWrite(t *testing.T) {
 
 func TestUpdate_ForgetsWritesThatHaveDied(t *testing.T) {
 	t.Parallel()
-	v, _ := newVersions(t)
+	v, _ := newUpdatedRow(t)
 	ctx := t.Context()
 	now, err := v.redis.Time(ctx).Result()
 	require.NoError(t, err)

@@ -296,7 +296,8 @@ func TestUserCode_MayFailToObserve(t *testing.T) {
 					rehearse(t, b, rehearsal(cache))
 					require.Equal(t, hit.Load(), others.Load(), "the others are told")
 					switch kind {
-					case readthrough.EventDroppedInvalidation, readthrough.EventShared, readthrough.EventSkipped, readthrough.EventFinding:
+					case readthrough.EventDroppedInvalidation, readthrough.EventShared, readthrough.EventSkipped, readthrough.EventFinding,
+						readthrough.EventLocalHit, readthrough.EventLocalLost, readthrough.EventLocalReady, readthrough.EventFence, readthrough.EventFenceWaited:
 					default:
 						require.Positive(t, hit.Load())
 					}

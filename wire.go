@@ -42,6 +42,9 @@ func (l *lookup[V]) is(s state) bool { return l.state == s }
 
 // lookup asks Redis for the key.
 func (r *read[K, V]) lookup(ctx context.Context) {
+	if r.rt.copies != nil {
+		r.noteGuard()
+	}
 	r.found.value = new(V)
 	if r.rt.cache.disabled() {
 		return
@@ -60,6 +63,9 @@ func (r *read[K, V]) answered(ctx context.Context, raw []byte, err error) {
 		if err := rt.decode(r.key, raw, l); err != nil {
 			rt.meter.note(ctx, EventCorrupt, r.key, 0, err)
 			l.state, *l.value = missing, zero[V]()
+		}
+		if l.is(fresh) {
+			r.keepFound()
 		}
 	case errors.Is(err, redis.Nil):
 		rt.cache.missed(r.key)

@@ -161,7 +161,10 @@ func (rt *ReadThrough[K, V]) UpdateMany(ctx context.Context, ks []K, write func(
 		return ctx.Err()
 	}
 	token := lease.NewToken()
-	_, begin := rt.cache.leases.BeginWrite(ctx, token, rt.settings.lease.write+writeMargin, keys...)
+	left, begin := rt.cache.leases.BeginWrite(ctx, token, rt.settings.lease.write+writeMargin, keys...)
+	if rt.settings.local.on { // copies outlive a crash
+		_, begin = rt.cache.fence(ctx, true, keys, left, begin)
+	}
 	if begin != nil {
 		rt.meter.note(ctx, EventRedisError, "", 0, begin)
 	}
@@ -217,7 +220,11 @@ func (rt *ReadThrough[K, V]) write(
 		return nil, nil
 	}
 	if left, err = keys, closed; closed == nil {
-		left, err = send(keys)
+		if left, err = keys, nil; rt.settings.local.on {
+			left, err = rt.cache.fenced(ctx, keys, send)
+		} else {
+			left, err = send(keys)
+		}
 	}
 	for _, key := range keys {
 		rt.engine.Forget(key)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 var (
 	coherenceHistories = flag.Int("coherence.histories", 100, "histories that the linearizability check runs, 500 operations each")
+	coherenceMix       = flag.String("coherence.mix", "", "the mixes of these histories whose name begins so")
 	coherenceSeed      = flag.Uint64("coherence.seed", rand.Uint64(), "seed of what the clients of these histories do; not of when")
 )
 
@@ -49,7 +51,17 @@ var mixes = []mix{
 	{name: "no waiting", opts: mixOptions(readthrough.WithLeaseWait(0)), shows: countUnstored},
 	{name: "failover safety", opts: mixOptions(readthrough.WithFailoverSafety(), readthrough.WithStale(time.Minute)),
 		also: map[opKind]int{opGetMany: 10, opExpire: 10, opRefresh: 10, opUpdateLeased: 10}, shows: countRefusedFills},
+	{name: "local", opts: localCopies(), shows: countLocalHits},
+	{name: "local and all else", opts: localCopies(shortTTL, readthrough.WithStale(time.Minute), readthrough.WithEarlyRefresh(10)),
+		also: map[opKind]int{opGetMany: 20, opExpire: 10, opRefresh: 10, opUpdateLeased: 10}, shows: countLocalHits},
 }
+
+// localCopies returns the options of processes that keep copies. A stop can outlast their lease.
+func localCopies(opts ...readthrough.CacheOption) []readthrough.CacheOption {
+	return append(mixOptions(readthrough.WithTTL(time.Minute), readthrough.WithLocal(1<<20), readthrough.WithLocalLease(150*time.Millisecond)), opts...)
+}
+
+func countLocalHits(s readthrough.Stats) int64 { return s.LocalHits }
 
 func mixOptions(opts ...readthrough.CacheOption) []readthrough.CacheOption { return opts }
 
@@ -65,6 +77,11 @@ func countCollapsed(s readthrough.Stats) int64 { return s.Collapsed }
 
 // countUnstored counts loads without the lease, and those under a write lease.
 func countUnstored(s readthrough.Stats) int64 { return s.Loads - s.Fills - s.RefusedFills }
+
+// mixesToRun returns the mixes of -coherence.mix.
+func mixesToRun() []mix {
+	return slices.DeleteFunc(slices.Clone(mixes), func(m mix) bool { return !strings.HasPrefix(m.name, *coherenceMix) })
+}
 
 func mixNamed(name string) mix {
 	for _, m := range mixes {
@@ -96,7 +113,8 @@ const (
 	coherenceProcesses = 4
 	// historiesAtOnce run side by side, on keys of their own, to keep the machine busy.
 	historiesAtOnce = 4
-	// longestStop is several lease TTLs, the shortest is about one.
+	// longestStop is several lease TTLs, the shortest is about one. Some are six times as long: longer
+	// than the lease of copies.
 	shortestStop, longestStop = 8 * time.Millisecond, 40 * time.Millisecond
 	// stuckAfter is how long nothing may happen.
 	stuckAfter = 2 * time.Minute
@@ -106,6 +124,7 @@ const (
 // test's goroutine's.
 type historyDriver struct {
 	t        *testing.T
+	mixes    []mix
 	members  []*redistest.Proc
 	messages chan memberMessage
 	wake     chan int
@@ -161,7 +180,7 @@ func TestHistories_AreCoherent(t *testing.T) {
 func newDriver(t *testing.T) *historyDriver {
 	cache, database := redistest.Start(t), redistest.Start(t)
 	d := &historyDriver{
-		t: t, messages: make(chan memberMessage, 64), wake: make(chan int, coherenceProcesses), verdicts: make(chan historyVerdict, historiesAtOnce),
+		t: t, mixes: mixesToRun(), messages: make(chan memberMessage, 64), wake: make(chan int, coherenceProcesses), verdicts: make(chan historyVerdict, historiesAtOnce),
 		parts: make(map[int][]memberReport), stats: make(map[string]*readthrough.Stats), counts: make(map[opKind]int),
 	}
 	for i := range coherenceProcesses {
@@ -198,7 +217,7 @@ func (d *historyDriver) listen(from int, p *redistest.Proc) {
 	}
 }
 
-func (d *historyDriver) mixOf(history int) string { return mixes[history%len(mixes)].name }
+func (d *historyDriver) mixOf(history int) string { return d.mixes[history%len(d.mixes)].name }
 
 func (d *historyDriver) begin(history int) {
 	d.parts[history] = make([]memberReport, 0, coherenceProcesses)
@@ -237,7 +256,11 @@ func (d *historyDriver) handleNext() {
 func (d *historyDriver) stop(member int) {
 	d.members[member].Pause()
 	d.stops++
-	time.AfterFunc(shortestStop+rand.N(longestStop-shortestStop), func() { d.wake <- member })
+	limit := longestStop
+	if d.stops%10 == 0 {
+		limit = 6 * longestStop
+	}
+	time.AfterFunc(shortestStop+rand.N(limit-shortestStop), func() { d.wake <- member })
 }
 
 // gather takes a process's part in a history. When it is the last, the history is checked.
@@ -309,7 +332,7 @@ func (d *historyDriver) requireExercised(histories int) {
 	d.t.Logf("%d histories, %d operations %v, %d stops of a process in a load, %d lost leases, %d batch loads, seed %d",
 		histories, total, d.counts, d.stops, d.lost, d.batches, *coherenceSeed)
 	var sum readthrough.Stats
-	for _, m := range mixes[:min(histories, len(mixes))] {
+	for _, m := range d.mixes[:min(histories, len(d.mixes))] {
 		s := *d.stats[m.name]
 		d.t.Logf("%-14s %s", m.name, statsLine(s))
 		require.Positive(d.t, m.shows(s), "%s", m.name)

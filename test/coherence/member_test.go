@@ -348,6 +348,14 @@ func (c *historyClient) sabotage(ctx context.Context, k int) error {
 	if err != nil {
 		return err
 	}
+	if strings.HasPrefix(c.mix.name, "local") {
+		switch c.rng.IntN(100) {
+		case 0, 1: // all processes lose the connections on which they hear of fences
+			return c.cache.Do(ctx, "client", "kill", "type", "pubsub").Err()
+		case 2:
+			return c.cache.Del(ctx, []string{"{local}:state", "{local}:table"}[c.rng.IntN(2)]).Err()
+		}
+	}
 	ofLease := c.rng.IntN(2) == 0
 	if ofLease {
 		key = "{" + key + "}:lease"

@@ -60,6 +60,14 @@ var mutations = []mutation{
 
 	{"lease deletion off in writes", inGo,
 		"internal/lease/lease.go", "if !Protects(keys[i]) {\n\t\t\treturn change(i, again)\n\t\t}", "return change(i, again)"},
+
+	// Of the rules of the local tier, those whose violation is found within seconds. The model in
+	// internal/local finds them all.
+	{"local: a fence waits for nobody", inGo, "internal/local/protocol.go",
+		"return acknowledged && !f.young || now >= f.until", "return true"},
+	{"local: a late member is removed at once", inLua, "internal/local/script.go",
+		"redis.call('ZADD', t, redis.call('ZSCORE', t, m), '!' .. m)", ""},
+	{"local: a new table is trusted", inLua, "internal/local/script.go", "'young', '1'", "'young', ''"},
 }
 
 // mutantEnv names the mutant that a mutated binary is. It is none of them without.
@@ -100,10 +108,18 @@ func runMutant(t *testing.T, binary, mutant string, histories int) (string, erro
 	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, "-test.run=^TestHistories_AreCoherent$", "-test.v", "-test.timeout=3m",
-		fmt.Sprint("-coherence.histories=", histories))
+		fmt.Sprint("-coherence.histories=", histories), "-coherence.mix="+mixOfMutant(mutant))
 	cmd.Dir, cmd.Env = t.TempDir(), append(os.Environ(), mutantEnv+"="+mutant)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// mixOfMutant returns the mixes that can find a mutant, if not all can.
+func mixOfMutant(mutant string) string {
+	if mix, _, ofMix := strings.Cut(mutant, ": "); ofMix && mix == "local" {
+		return mix
+	}
+	return ""
 }
 
 // buildMutants builds this test binary with all mutations laid over the sources, each behind a

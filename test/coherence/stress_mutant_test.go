@@ -25,7 +25,7 @@ func TestStress_ExposesMutants(t *testing.T) {
 	redistest.Start(t) // skips, or fails, where there is no Redis
 	binary := buildMutants(t)
 	for _, m := range mutations {
-		if strings.Contains(m.mutant, "for those who came after") {
+		if strings.Contains(m.mutant, "for those who came after") || mixOfMutant(m.mutant) != "" {
 			continue
 		}
 		t.Run(m.mutant, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,6 +49,19 @@ func TestStress_NoReadIsOlderThanReturnedInvalidate(t *testing.T) {
 	s := newStress(t, redistest.Start(t), *stressReads)
 	s.run()
 	s.requireExercised()
+}
+
+// TestStress_NoCopyIsOlderThanReturnedInvalidate is the same for Caches that keep copies in the process.
+func TestStress_NoCopyIsOlderThanReturnedInvalidate(t *testing.T) {
+	t.Parallel()
+	s := newStress(t, redistest.Start(t), 5**stressReads,
+		readthrough.WithLocal(1<<20), readthrough.WithLocalLease(200*time.Millisecond))
+	s.run()
+	sum := s.stats()
+	require.Positive(t, sum.LocalHits)
+	require.Positive(t, sum.LocalLost)
+	require.Positive(t, sum.Fences)
+	require.Positive(t, sum.FencesWaited)
 }
 
 // run reads and writes until there have been enough answers, and fails the test if one was not to be given.
@@ -136,7 +150,7 @@ var (
 // deleted reports whether a version of a row says that there is no such row.
 func deleted(version int64) bool { return version%8 == 7 }
 
-func newStress(t *testing.T, server *redistest.Server, enough int64) *stress {
+func newStress(t *testing.T, server *redistest.Server, enough int64, more ...readthrough.CacheOption) *stress {
 	s := &stress{t: t, enough: enough, direct: server.Client()}
 	for i, opts := range [][]readthrough.Option{
 		{readthrough.WithPatience(2 * time.Millisecond), readthrough.WithBatchLoader(s.loadMany)},
@@ -154,7 +168,7 @@ func newStress(t *testing.T, server *redistest.Server, enough int64) *stress {
 			o.DisableIdentity = true
 			o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 		})
-		cache, err := readthrough.NewCache(client, stressBase...)
+		cache, err := readthrough.NewCache(client, slices.Concat(stressBase, more)...)
 		require.NoError(t, err)
 		t.Cleanup(func() {
 			var unreached *readthrough.WriteError // by a budget this small, on a busy machine

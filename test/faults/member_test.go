@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ const (
 	memberEntry = "fleet member"
 	memberEnv   = "READTHROUGH_TEST_MEMBER"
 	// patient has Open's client wait as long as the member's cache does.
-	patient = "?dial_timeout=30s&read_timeout=30s&write_timeout=30s&pool_timeout=30s"
+	patient = "dial_timeout=30s&read_timeout=30s&write_timeout=30s&pool_timeout=30s"
 )
 
 func init() { redistest.Register(memberEntry, runMember) }
@@ -32,9 +33,18 @@ type memberConfig struct {
 	URL                      string
 	Row                      int // the only one that its loader and its orders are about
 	TTL, LeaseTTL, LeaseWait time.Duration
+	LocalLease               time.Duration // zero: it keeps no copies
 }
 
 func (c memberConfig) key() string { return fmt.Sprintf("row:%d", c.Row) }
+
+// patientURL returns the URL whose client waits as long as the member's cache does.
+func (c memberConfig) patientURL() string {
+	if strings.Contains(c.URL, "?") {
+		return c.URL + "&" + patient
+	}
+	return c.URL + "?" + patient
+}
 
 func (c memberConfig) lease() string { return fmt.Sprintf("{row:%d}:lease", c.Row) }
 
@@ -78,13 +88,13 @@ func serveOrders() error {
 	if err := json.Unmarshal([]byte(os.Getenv(memberEnv)), &conf); err != nil {
 		return err
 	}
-	client, err := readthrough.Open(conf.URL + patient)
+	client, err := readthrough.Open(conf.patientURL())
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	// A busy machine must not look like an outage.
-	cache, err := readthrough.NewCache(client, readthrough.WithRedisTimeout(soon))
+	cache, err := readthrough.NewCache(client, append(conf.localOptions(), readthrough.WithRedisTimeout(soon))...)
 	if err != nil {
 		return err
 	}
@@ -222,7 +232,7 @@ type handle struct {
 // Redis, too.
 func startProcesses(t *testing.T, confs ...memberConfig) *processes {
 	t.Helper()
-	client, err := readthrough.Open(confs[0].URL + patient)
+	client, err := readthrough.Open(confs[0].patientURL())
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	f := &processes{t: t, redis: client, loads: make(chan *handle, 10_000)}
