@@ -219,7 +219,6 @@ func (a *audience) tellApart(ctx context.Context, e Event) {
 		return
 	}
 	told := make(chan struct{})
-	a.told.Add(1)      // before it runs, so that maxTold bounds those who have not begun, too
 	a.work.Go(func() { // ends with the observers
 		defer close(told)
 		defer a.told.Add(-1)

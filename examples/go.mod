@@ -15,6 +15,7 @@ require (
 
 require (
 	github.com/klauspost/compress v1.20.4 // indirect
+	github.com/maypok86/otter/v2 v2.4.0 // indirect
 	github.com/vmihailenco/go-tinylfu v0.2.2 // indirect
 	golang.org/x/sync v0.25.0 // indirect
 )

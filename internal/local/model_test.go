@@ -47,8 +47,7 @@ func walk(seed uint64, off string, traced bool) *world {
 
 // TestModel_FindsNoStaleHit walks at random through a small fleet, driven by the code of
 // protocol.go: no Get that begins after an invalidation has returned is answered with less.
-func TestModel_FindsNoStaleHit(t *testing.T) {
-	t.Parallel()
+func TestModel_FindsNoStaleHit(t *testing.T) { // by itself: it would starve what has leases
 	began, hits, acked, waited, seed := time.Now(), 0, 0, 0, uint64(0)
 	for ; time.Since(began) < *modelFor; seed++ {
 		w := walk(seed, "", false)
@@ -69,7 +68,6 @@ var foundAt = map[string]uint64{"own late": 17890, "gen": 27087, "order": 35390,
 
 // TestModel_NeedsEachOfItsRules shows a schedule that goes wrong without each rule.
 func TestModel_NeedsEachOfItsRules(t *testing.T) {
-	t.Parallel()
 	for rule, what := range map[string]string{
 		"guard": "a copy is kept though its key was dropped since it was asked for", "join": "seeing the join does not flush",
 		"order": "the copy is looked up before the lease", "wait": "a fence is not waited for", "sent": "a lease counts from the echo",

@@ -62,7 +62,7 @@ type process struct {
 	copies *Store[string]
 }
 
-const testLease = 500 * time.Millisecond
+const testLease = time.Second
 
 // newProcess returns a process on the Redis of client. Without copies it only writes.
 func newProcess(t *testing.T, client redis.UniversalClient, copies bool, change ...func(*Config)) *process {

@@ -146,7 +146,7 @@ func TestTier_RefusesToJoinFleetOfOtherLease(t *testing.T) {
 	age(t, client)
 	other := newProcess(t, client, true, func(c *Config) { c.Lease = testLease / 2 })
 	require.Eventually(t, func() bool { return other.count(Lost) == 1 }, 10*time.Second, time.Millisecond)
-	require.ErrorContains(t, other.last[Lost], "the lease is 250000us, but the other processes have one of 500000us")
+	require.ErrorContains(t, other.last[Lost], "the lease is 500000us, but the other processes have one of 1000000us")
 	resume := p.hang(t)
 	began := time.Now()
 	require.NoError(t, other.Fence(t.Context(), true, "p:row:1"))

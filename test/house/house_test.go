@@ -44,7 +44,7 @@ const (
 	maxFileLines     = 400
 	maxFunctionLines = 45
 	maxFields        = 12
-	maxRootFiles     = 17
+	maxRootFiles     = 16
 )
 
 // source is a parsed file of product code.
