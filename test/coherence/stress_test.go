@@ -54,7 +54,7 @@ func TestStress_NoReadIsOlderThanReturnedInvalidate(t *testing.T) {
 // TestStress_NoCopyIsOlderThanReturnedInvalidate is the same for Caches that keep copies in the process.
 func TestStress_NoCopyIsOlderThanReturnedInvalidate(t *testing.T) {
 	t.Parallel()
-	s := newStress(t, redistest.Start(t), 5**stressReads,
+	s := newStress(t, redistest.Start(t), 2**stressReads,
 		readthrough.WithLocal(1<<20), readthrough.WithLocalLease(200*time.Millisecond))
 	s.run()
 	sum := s.stats()
