@@ -90,7 +90,8 @@ const (
 
 var eventNames = [eventKinds]string{
 	"hit", "negative hit", "stale hit", "miss", "load", "load error", "collapsed", "shared", "fill", "refused fill",
-	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "forgotten", "invalidation", "dropped invalidation",
+	"unstorable", "corrupt", "redis error", "refresh", "skipped refresh", "forgotten", "invalidation",
+	"dropped invalidation",
 	"refused command", "finding", "breaker open", "breaker closed", "local hit", "local copies lost", "local copies ready",
 	"fence", "fence waited",
 }

@@ -343,7 +343,8 @@ func (rt *ReadThrough[K, V]) sameAnswer(key string, a, b *entry.Entry) bool {
 
 // sameEntry reports whether two are one entry, which nobody has changed.
 func sameEntry(a, b *entry.Entry) bool {
-	return a.LoadedAt.Equal(b.LoadedAt) && a.FreshUntil.Equal(b.FreshUntil) && a.Negative == b.Negative && bytes.Equal(a.Value, b.Value)
+	return a.LoadedAt.Equal(b.LoadedAt) && a.FreshUntil.Equal(b.FreshUntil) && a.Negative == b.Negative &&
+		bytes.Equal(a.Value, b.Value)
 }
 
 // shareable reports whether values of t hold nothing that one caller could change

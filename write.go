@@ -147,7 +147,9 @@ func (rt *ReadThrough[K, V]) Update(ctx context.Context, k K, write func(ctx con
 }
 
 // UpdateMany is Update of several keys whose values one write changes: in a transaction, say.
-func (rt *ReadThrough[K, V]) UpdateMany(ctx context.Context, ks []K, write func(ctx context.Context) error) (err error) {
+func (rt *ReadThrough[K, V]) UpdateMany(
+	ctx context.Context, ks []K, write func(ctx context.Context) error,
+) (err error) {
 	call, err := rt.cache.enter(ctx)
 	defer call.End()
 	if err != nil {
@@ -219,12 +221,13 @@ func (rt *ReadThrough[K, V]) write(
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	if left, err = keys, closed; closed == nil {
-		if left, err = keys, nil; rt.settings.local.on {
-			left, err = rt.cache.fenced(ctx, keys, send)
-		} else {
-			left, err = send(keys)
-		}
+	switch {
+	case closed != nil:
+		left, err = keys, closed
+	case rt.settings.local.on:
+		left, err = rt.cache.fenced(ctx, keys, send)
+	default:
+		left, err = send(keys)
 	}
 	for _, key := range keys {
 		rt.engine.Forget(key)

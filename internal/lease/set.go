@@ -23,7 +23,8 @@ type Item struct {
 // whoever has them, since what is being loaded is older, and stores under them: so what is late, or
 // sent twice, does not land after a later invalidation. Of two Sets at a time, the one that took the
 // lease last stores. A Set that may not store deletes what is there, as it does where Redis refuses
-// scripts and transactions, or moves the slot, and while an Update is under way. The keys in left may still have an older entry.
+// scripts and transactions, or moves the slot, and while an Update is under way. The keys in left may
+// still have an older entry.
 //
 // Keys with braces have no lease: what is late is stored there.
 func (s *Store) Set(ctx context.Context, items ...Item) (left []string, err error) {

@@ -33,7 +33,9 @@ return 1`)
 // BeginWrite puts write leases of this token on keys for ttl, and invalidates their entries, in one
 // round trip. The keys in left may still have their entry, or have no write lease. Where Redis refuses
 // the script, they are invalidated, and have none.
-func (s *Store) BeginWrite(ctx context.Context, token string, ttl time.Duration, keys ...string) (left []string, err error) {
+func (s *Store) BeginWrite(
+	ctx context.Context, token string, ttl time.Duration, keys ...string,
+) (left []string, err error) {
 	if !s.begins() {
 		return s.Invalidate(ctx, keys...)
 	}
@@ -44,7 +46,8 @@ func (s *Store) BeginWrite(ctx context.Context, token string, ttl time.Duration,
 	})
 	for i := range outcomes {
 		o := &outcomes[i]
-		if o.Err = s.check(&s.writes, o.Err, "Update invalidates, and does not outlive a crash"); errors.Is(o.Err, ErrRefused) {
+		o.Err = s.check(&s.writes, o.Err, "Update invalidates, and does not outlive a crash")
+		if errors.Is(o.Err, ErrRefused) {
 			o.Err = nil
 		}
 	}

@@ -92,19 +92,19 @@ func (t *Tier) lose(err error) {
 	}
 }
 
-// otherLease is why a process cannot become a member.
-type otherLease struct {
+// otherLeaseError is why a process cannot become a member.
+type otherLeaseError struct {
 	theirs string // in microseconds
 	ours   int64
 }
 
-func (e *otherLease) Error() string {
+func (e *otherLeaseError) Error() string {
 	return fmt.Sprintf("the lease is %dus, but the other processes have one of %sus", e.ours, e.theirs)
 }
 
 // tellRefused reports whether err is a refusal, which it tells of once.
 func (t *Tier) tellRefused(err error) bool {
-	var other *otherLease
+	var other *otherLeaseError
 	refused := isRefusal(err) || errors.As(err, &other)
 	t.mu.Lock()
 	tell := refused && t.refused == nil
@@ -267,7 +267,7 @@ func (t *Tier) sendJoin(ctx context.Context) error {
 		return err
 	}
 	if answer[0] == "other" {
-		return &otherLease{answer[1], lease}
+		return &otherLeaseError{answer[1], lease}
 	}
 	if answer[1] != "" {
 		t.removeLater(answer[0], t.config.Lease, youth)

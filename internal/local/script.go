@@ -191,7 +191,8 @@ func listOf(reply any) []string {
 // refusals are pieces of the replies of a Redis, or a proxy, that refuses scripts or Pub/Sub.
 var refusals = []string{
 	"noperm", "permission", "can't run this command", "executing the script can't",
-	"unknown command", "unknown redis command", "unsupported command", "is not allowed", "not supported", "is disabled", "is not available",
+	"unknown command", "unknown redis command", "unsupported command", "is not allowed", "not supported",
+	"is disabled", "is not available",
 }
 
 // isRefusal reports whether err is the reply of a Redis that will not do otherwise next time.

@@ -82,7 +82,7 @@ func New(c Config) *Tier {
 	t.work.ctx, t.work.stop = context.WithCancel(context.Background())
 	t.work.running = drain.New()
 	t.fences.init()
-	t.listener.init()
+	t.listener.init() //nolint:staticcheck // beside that of the fences
 	return t
 }
 
