@@ -67,7 +67,6 @@ var mutations = []mutation{
 		"return acknowledged && !f.young || now >= f.until", "return true"},
 	{"local: a late member is removed at once", inLua, "internal/local/script.go",
 		"redis.call('ZADD', t, redis.call('ZSCORE', t, m), '!' .. m)", ""},
-	{"local: a new table is trusted", inLua, "internal/local/script.go", "'young', '1'", "'young', ''"},
 }
 
 // mutantEnv names the mutant that a mutated binary is. It is none of them without.
