@@ -130,10 +130,17 @@ func TestSet_OfWhatCannotBeEncodedInvalidates(t *testing.T) {
 
 // An error of the whole batch says nothing of any key, whatever it wraps: only the very error of
 // WithNotFound says that none of them is there.
+// alike is a failure that is a not-found by its Is method.
+type alike struct{}
+
+func (alike) Error() string        { return "some of several" }
+func (alike) Is(target error) bool { return target == sql.ErrNoRows }
+
 func TestBatch_ErrorIsNoKeysAnswer(t *testing.T) {
 	for name, failure := range map[string]error{
 		"joined":  errors.Join(errors.New("deadlock"), sql.ErrNoRows),
 		"wrapped": fmt.Errorf("settings: %w", sql.ErrNoRows),
+		"alike":   alike{},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cache, server := newCache(t)

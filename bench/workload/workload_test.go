@@ -60,7 +60,7 @@ func TestHit(t *testing.T) {
 		assert.Len(t, table.Rows, len(readers), table.Caption)
 	}
 	assert.Equal(t, []string{"1", "16", "128", "1024"}, s.Charts[0].Groups)
-	assert.Len(t, s.Targets, 8)
+	assert.Len(t, s.Targets, 9)
 }
 
 func TestLarge(t *testing.T) { assert.Len(t, quick(t, Large).Tables, 2) }

@@ -259,7 +259,7 @@ func Is(err, target error) (is bool) {
 // that none of the keys is there.
 func wraps(err error) bool {
 	switch err.(type) { //nolint:errorlint // not what it wraps
-	case interface{ Unwrap() error }, interface{ Unwrap() []error }:
+	case interface{ Unwrap() error }, interface{ Unwrap() []error }, interface{ Is(target error) bool }:
 		return true
 	}
 	return false

@@ -209,10 +209,23 @@ func TestValues_ComeBackAsTheyWentIn(t *testing.T) {
 }
 
 // TestNew_NamesTypeAndFieldThatWouldBeLost holds the errors of New.
+// Ledger is embedded in account, and exported.
+type Ledger struct {
+	cents int64
+	Name  string
+}
+
+type account struct {
+	Ledger
+	ID int
+}
+
 func TestNew_NamesTypeAndFieldThatWouldBeLost(t *testing.T) {
 	cache, _ := newCache(t)
 	_, err := readthrough.New(cache, "a", loads(map[string][]*money{}), readthrough.Int)
 	require.ErrorContains(t, err, "values.money.cents is unexported")
+	_, err = readthrough.New(cache, "a", loads([]account{}), readthrough.Int)
+	require.ErrorContains(t, err, "values.account.Ledger.cents is unexported")
 	_, err = readthrough.New(cache, "b", loads(stamped{}), readthrough.Int)
 	require.ErrorContains(t, err, "values.stamped.Note would be lost")
 	_, err = readthrough.New(cache, "b", loads(stamped{}), readthrough.Int, readthrough.WithCodec(readthrough.JSON))

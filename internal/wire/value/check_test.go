@@ -47,6 +47,15 @@ func (b *nestedBeliever) DecodeMsgpack(d *msgpack.Decoder) error {
 	return msgpack.Unmarshal(inner, &b.L)
 }
 
+// mapBeliever is nil for zero, in msgpack too.
+type mapBeliever map[string]any
+
+func (m mapBeliever) MarshalBinary() ([]byte, error) { return msgpack.Marshal(map[string]any(m)) }
+
+func (m *mapBeliever) UnmarshalBinary(b []byte) error {
+	return msgpack.Unmarshal(b, (*map[string]any)(m))
+}
+
 func TestDecode_KeepsBytesThatKillFromTypesThatDecodeByThemselves(t *testing.T) {
 	const huge = "\xdd\x7f\xff\xff\xff" // 2^31 elements
 	for name, row := range map[string]struct {
@@ -62,6 +71,7 @@ func TestDecode_KeepsBytesThatKillFromTypesThatDecodeByThemselves(t *testing.T) 
 		"a str with a long array":  {new(binaryBeliever), "\xa5" + huge},
 		"a bin with what trails":   {new(binaryBeliever), "\xc4\x02\x90\x90"},
 		"a bin in a DecodeMsgpack": {new(nestedBeliever), "\xc4\x05" + huge},
+		"a bin, zero is nil":       {new(mapBeliever), "\xc4\x02\x80\x80"},
 		"bins in a slice":          {new([]binaryBeliever), "\x92\xc4\x01\x90\xc4\x05" + huge},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,6 +80,7 @@ func TestDecode_KeepsBytesThatKillFromTypesThatDecodeByThemselves(t *testing.T) 
 	}
 	requireRoundTrip(t, Msgpack{}, believer{map[string]any{"a": "b"}})
 	requireRoundTrip(t, Msgpack{}, binaryBeliever{[]int64{1, 2}})
+	requireRoundTrip(t, Msgpack{}, mapBeliever{"a": "b"})
 	requireRoundTrip(t, Msgpack{}, nestedBeliever{[]int64{1, 2}})
 }
 

@@ -190,6 +190,9 @@ func (s *shape) fitsZero() bool {
 // isMsgpack reports whether b, which the methods of a type have made of its zero value, is an array
 // or map in msgpack: then they will decode it by themselves.
 func isMsgpack(b []byte) bool {
+	if len(b) == 1 && b[0] == msgpcode.Nil {
+		return true // as of a map or slice that encodes itself
+	}
 	return len(b) > 0 && opensContainer(b[0]) && wellformed.Check(b) == nil
 }
 

@@ -109,16 +109,15 @@ func (s survey) unexported(t reflect.Type) string {
 		if embedded.Kind() == reflect.Pointer {
 			embedded = embedded.Elem()
 		}
+		inlined := f.Anonymous && name == "" && embedded.Kind() == reflect.Struct && embedded != timeType &&
+			ownMethod(embedded, s.encoders) == itselfNot
 		switch {
-		case f.IsExported(), name == "-", f.Name == "_", f.Type.Size() == 0, f.Type.PkgPath() == "sync":
-		case f.Anonymous && embedded.Kind() == reflect.Struct: // its exported fields are encoded
-			if f.Type.Kind() == reflect.Pointer {
-				return f.Name
-			}
+		case name == "-", f.Name == "_", f.Type.Size() == 0, f.Type.PkgPath() == "sync":
+		case inlined && f.Type.Kind() == reflect.Struct: // its exported fields are encoded
 			if inner := s.unexported(embedded); inner != "" {
 				return f.Name + "." + inner
 			}
-		default:
+		case !f.IsExported():
 			return f.Name
 		}
 	}
