@@ -211,7 +211,7 @@ func TestValues_ComeBackAsTheyWentIn(t *testing.T) {
 // TestNew_NamesTypeAndFieldThatWouldBeLost holds the errors of New.
 // Ledger is embedded in account, and exported.
 type Ledger struct {
-	cents int64
+	cents int64 //nolint:unused // nothing but its type matters
 	Name  string
 }
 
