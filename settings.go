@@ -11,6 +11,7 @@ import (
 	"github.com/readthrough-go/readthrough/internal/clock"
 	"github.com/readthrough-go/readthrough/internal/fill"
 	"github.com/readthrough-go/readthrough/internal/hook"
+	"github.com/readthrough-go/readthrough/internal/mux"
 )
 
 // settings are those of one wrapper.
@@ -178,8 +179,8 @@ func (rt *ReadThrough[K, V]) engineSettings() fill.Settings {
 	s := &rt.settings
 	return fill.Settings{
 		TTL: s.ttl, LoadTimeout: s.load.timeout, LoadLimit: s.load.limit,
-		BackgroundFill: s.load.ahead,
-		LeaseTTL:       s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
+		BackgroundFill: s.load.ahead, TripBytes: mux.MaxBytes,
+		LeaseTTL: s.lease.ttl, LeaseWait: s.lease.wait, RedisTimeout: rt.cache.settings.redisTimeout,
 		BatchSize: s.batch.size, GatherWindow: s.batch.window, GatherSize: s.batch.gather,
 		Clock: rt.cache.settings.clock,
 	}

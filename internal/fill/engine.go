@@ -47,6 +47,7 @@ type Settings struct {
 	RedisTimeout   time.Duration // of one step of the protocol
 	BackgroundFill bool          // callers are answered before the value is stored
 	LoadLimit      int           // loads at a time; 0: any number
+	TripBytes      int           // how much the Doer of the leases sends to Redis in one round trip
 	BatchSize      int           // keys in one call of LoadMany
 	GatherWindow   time.Duration // 0: single misses are not gathered
 	GatherSize     int

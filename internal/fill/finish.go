@@ -7,9 +7,6 @@ import (
 	"github.com/readthrough-go/readthrough/internal/lease"
 )
 
-// roundTripBytes is how much the Doer of the leases sends to Redis in one round trip.
-const roundTripBytes = 1 << 20
-
 // settle stores the values of filling and gives back the leases of releasing, in one
 // round trip: either shows whether anything was invalidated since the lease was acquired.
 func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
@@ -29,7 +26,7 @@ func (e *Engine[K, V]) settle(filling, releasing []*loadRun[K, V]) {
 	}
 	// Who waits for the load has waited for the lease already, and does not wait for longer
 	// than one round trip may take for the two together.
-	trips := 1 + time.Duration(size/roundTripBytes)
+	trips := 1 + time.Duration(size/e.settings.TripBytes)
 	if answer := e.answerEarly(rs); e.settings.BackgroundFill {
 		answer()
 	} else {

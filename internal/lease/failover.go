@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/readthrough-go/readthrough/internal/lua"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
@@ -51,28 +52,28 @@ func luaEscaped(s string) string {
 
 var (
 	// safeVersions are the scripts that stand for others in a FailoverSafe Store.
-	safeVersions = map[script]script{
-		fill:    newScript(stamping + stampedToken + "ARGV[2] = stamped(ARGV[2])" + fill.source),
-		put:     newScript(stamping + stampedToken + "ARGV[2] = stamped(ARGV[2])" + put.source),
-		renew:   newScript(stamping + stampedToken + renew.source),
-		release: newScript(stamping + stampedToken + release.source),
-		drop:    newScript(stamping + stampedToken + drop.source),
+	safeVersions = map[lua.Script]lua.Script{
+		fill:    lua.New(stamping + stampedToken + "ARGV[2] = stamped(ARGV[2])" + fill.Source),
+		put:     lua.New(stamping + stampedToken + "ARGV[2] = stamped(ARGV[2])" + put.Source),
+		renew:   lua.New(stamping + stampedToken + renew.Source),
+		release: lua.New(stamping + stampedToken + release.Source),
+		drop:    lua.New(stamping + stampedToken + drop.Source),
 	}
-	safeSet = newScript(stamping + `
+	safeSet = lua.New(stamping + `
 if ARGV[2] == '0' then
   redis.call('SET', KEYS[1], stamped(ARGV[1]))
 else
   redis.call('SET', KEYS[1], stamped(ARGV[1]), 'PX', ARGV[2])
 end
 return 1`)
-	safeGet = newScript(stamping + fmt.Sprintf(`
+	safeGet = lua.New(stamping + fmt.Sprintf(`
 local entry, at = redis.pcall('GET', KEYS[1]), %[1]d
 if type(entry) == 'string' and string.sub(entry, at + 1, at + #id) == id and string.sub(entry, 1, %[2]d) == '%[3]s' then
   return entry
 end
 return false`, entry.PrimaryOffset, len(entry.StampedMagic), luaEscaped(entry.StampedMagic)))
 	// safeAcquire takes a lease that another primary gave for none: its holder cannot fill.
-	safeAcquire = newScript(stamping + `
+	safeAcquire = lua.New(stamping + `
 local holder = redis.pcall('GET', KEYS[1])
 if ARGV[3] == '1' or type(holder) ~= 'string' or string.sub(holder, -#id) ~= id then
   holder = ARGV[1] .. '.' .. id

@@ -16,11 +16,11 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/readthrough-go/readthrough/internal/lua"
 	"github.com/readthrough-go/readthrough/internal/wire/entry"
 )
 
@@ -35,10 +35,10 @@ type Doer interface {
 
 // Store is the leases, and the entries that they protect, in one Redis.
 type Store struct {
-	redis  Doer
-	config Config
-	taught sync.Map // the hashes of the scripts that were sent by their text
-	placed placed
+	redis       Doer
+	config      Config
+	scriptsSent lua.Sent
+	placed      placed
 
 	// What Redis may refuse: unlinks stands for UNLINK, hashes for EVALSHA, expiries for
 	// the script of Expire, writes for that of BeginWrite.

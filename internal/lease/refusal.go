@@ -5,19 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/lua"
 )
 
 // ErrRefused says that Redis refuses all the ways to store a value under its lease: because
 // of an access rule, a renamed command or a proxy. Config.OnRefused gets the reply.
 var ErrRefused = errors.New("redis refuses scripts and transactions")
-
-// refusedFor is how long a way that Redis has refused is not tried again.
-const refusedFor = 30 * time.Second
 
 // way is a way to do something that Redis may refuse, where there is another.
 type way struct {
@@ -27,7 +25,7 @@ type way struct {
 // open reports whether the way may be tried.
 func (w *way) open() bool {
 	at := w.refusedAt.Load()
-	return at == 0 || time.Since(time.Unix(0, at)) >= refusedFor
+	return at == 0 || time.Since(time.Unix(0, at)) >= lua.RefusedFor
 }
 
 // check remembers whether Redis has refused w, which ended with err. It returns ErrRefused
@@ -45,20 +43,11 @@ func (s *Store) check(w *way, err error, instead string) error {
 	return err
 }
 
-// refusals are pieces of the replies with which Redis, and proxies, refuse a command to
-// whom they serve otherwise. That a key may not be accessed is no such reply.
-var refusals = []string{
-	"permissions to run", "can't run this command", "unknown command", "unknown redis command",
-	"unsupported command", "is not allowed", "not supported", "is disabled", "is not available",
-}
-
+// isRefusal reports whether err is the reply of a Redis that refuses the command, and serves
+// otherwise. That a key may not be accessed is no such reply.
 func isRefusal(err error) bool {
 	var reply redis.Error
-	if !errors.As(err, &reply) {
-		return false
-	}
-	text := strings.ToLower(reply.Error())
-	return slices.ContainsFunc(refusals, func(piece string) bool { return strings.Contains(text, piece) })
+	return errors.As(err, &reply) && lua.IsRefusal(reply.Error(), "permissions to run")
 }
 
 // unlink returns the command that deletes a key.

@@ -4,14 +4,9 @@ import (
 	"context"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/lua"
 )
-
-// script is a Lua script and the name that Redis knows it by.
-type script struct{ source, sha1 string }
-
-func newScript(source string) script {
-	return script{source, redis.NewScript(source).Hash()}
-}
 
 // store ends the scripts that store an entry and give its lease back.
 const store = `
@@ -26,15 +21,15 @@ return 1`
 // The scripts. Only those of fill, put and drop have two keys, the lease and the entry: they have
 // to look at the one and change the other at once.
 var (
-	fill = newScript(`
+	fill = lua.New(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end -- the lease is lost` + store)
 	// put deletes what is there if it may not store: that can be older than the Set.
-	put = newScript(`
+	put = lua.New(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   redis.call('DEL', KEYS[2])
   return 0
 end` + store)
-	renew = newScript(`
+	renew = lua.New(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 if type(redis.pcall('PEXPIRE', KEYS[1], ARGV[2])) == 'table' then -- refused
   redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
@@ -42,17 +37,17 @@ end
 return 1`)
 	// release gives back what another attempt of the load got as well, though that is not the
 	// lease of its fill.
-	release = newScript(`
+	release = lua.New(`
 local holder = redis.call('GET', KEYS[1])
 if not holder or string.match(holder, '^[^.]*') ~= string.match(ARGV[1], '^[^.]*') then return 0 end
 redis.call('DEL', KEYS[1])
 return holder == ARGV[1] and 1 or 0`)
-	drop = newScript(`
+	drop = lua.New(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('DEL', KEYS[2])`)
 	// expire compares times as numbers, which hold 48 bits exactly: the order of
 	// strings in Lua depends on the server's locale.
-	expire = newScript(`
+	expire = lua.New(`
 local old = redis.pcall('GETRANGE', KEYS[1], 0, ARGV[2] + 5)
 if type(old) == 'table' and not string.find(old.err, 'WRONGTYPE', 1, true) then return old end
 local function begins(magic) return type(old) == 'string' and string.sub(old, 1, #magic) == magic end
@@ -75,26 +70,19 @@ return 1`)
 )
 
 // call returns the command that runs sc: see words.
-func (s *Store) call(ctx context.Context, forgotten bool, sc script, keys []string, args ...any) []redis.Cmder {
+func (s *Store) call(ctx context.Context, forgotten bool, sc lua.Script, keys []string, args ...any) []redis.Cmder {
 	return []redis.Cmder{redis.NewCmd(ctx, s.words(forgotten, sc, keys, args...)...)}
 }
 
 // words returns the words of the command that runs sc, or what stands for it in a Store
 // that is FailoverSafe: by its hash if Redis was sent its text before, and has not forgotten it.
-func (s *Store) words(forgotten bool, sc script, keys []string, args ...any) []any {
+func (s *Store) words(forgotten bool, sc lua.Script, keys []string, args ...any) []any {
 	if s.config.FailoverSafe {
 		if safe, other := safeVersions[sc]; other {
 			sc = safe
 		}
 	}
-	words := append(make([]any, 0, 3+len(keys)+len(args)), "eval", sc.source, len(keys))
-	if _, known := s.taught.LoadOrStore(sc.sha1, true); known && !forgotten && s.hashes.open() {
-		words[0], words[1] = "evalsha", sc.sha1
-	}
-	for _, key := range keys {
-		words = append(words, key)
-	}
-	return append(words, args...)
+	return s.scriptsSent.Words(sc, forgotten || !s.hashes.open(), keys, args...)
 }
 
 // drop returns the command that deletes the entry of e while its lease is held: so a value that

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/lua"
 )
 
 // maxPlaced is how many keys a Store remembers to have stored. Behind a proxy that places keys by
@@ -47,12 +49,12 @@ func (s *Store) Misses(key string) bool {
 	return ok && time.Now().Before(until.(time.Time))
 }
 
-var findByLease = newScript(`return redis.call('GETRANGE', KEYS[2], 0, 0)`)
+var findByLease = lua.New(`return redis.call('GETRANGE', KEYS[2], 0, 0)`)
 
 // IsSplit reports whether a script finds the entry at key, and a command before it and one after
 // it do not: then a proxy has sent the script to the server of the lease, and them to another one.
 func (s *Store) IsSplit(ctx context.Context, key string) bool {
-	script := redis.NewStringCmd(ctx, "eval", findByLease.source, 2, s.Key(key), key)
+	script := redis.NewStringCmd(ctx, "eval", findByLease.Source, 2, s.Key(key), key)
 	before, after := redis.NewStringCmd(ctx, "getrange", key, 0, 0), redis.NewStringCmd(ctx, "getrange", key, 0, 0)
 	if s.redis.Do(ctx, before, script, after) != nil {
 		return false

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/lua"
 )
 
 // The write lease of an entry K says that the database is being written to: whoever loads K meanwhile
@@ -21,7 +23,7 @@ func (s *Store) writingKey(key string) string { return s.config.Prefix + "{" + k
 
 // beginWrite adds a write, and removes those that were not ended in their time: their process has
 // died, and others would keep the key for as long as they go on.
-var beginWrite = newScript(`
+var beginWrite = lua.New(`
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/lua"
 )
 
 // listener is the connection on which a process hears of fences, and of its own lease.
@@ -68,7 +70,7 @@ func (t *Tier) listen(ctx context.Context) {
 		t.tellRefused(err)
 		switch {
 		case isRefusal(err):
-			pause = refusedFor
+			pause = lua.RefusedFor
 		case t.now()-began > t.config.Lease:
 			pause = t.config.Lease / 64
 		}

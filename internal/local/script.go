@@ -3,10 +3,10 @@ package local
 import (
 	"context"
 	"fmt"
-	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/readthrough-go/readthrough/internal/lua"
 )
 
 // names are the keys and channels of the members of one prefix: all in one hash slot, and beginning
@@ -24,13 +24,7 @@ func namesOf(prefix string) names {
 // of returns the channel of one member.
 func (n *names) of(member string) string { return n.fences + ":" + member }
 
-// script is a Lua script and the name that Redis knows it by.
-type script struct{ source, sha1 string }
-
-func newScript(body string) script {
-	source := prelude + body
-	return script{source, redis.NewScript(source).Hash()}
-}
+func newScript(body string) lua.Script { return lua.New(prelude + body) }
 
 // prelude is the beginning of all scripts. KEYS are state (gen, seq, young, T) and table (member ->
 // the fence that it has acknowledged; one that is being removed begins with a !, and #gen is there
@@ -135,7 +129,7 @@ return 1`)
 
 // run runs sc, with its keys, and returns what it answered. It goes by its hash if Redis was sent
 // its text before, and has not forgotten it.
-func (t *Tier) run(ctx context.Context, sc script, args ...any) (any, error) {
+func (t *Tier) run(ctx context.Context, sc lua.Script, args ...any) (any, error) {
 	replies, err := t.runAll(ctx, sc, [][]any{args})
 	if err != nil {
 		return nil, err
@@ -144,11 +138,10 @@ func (t *Tier) run(ctx context.Context, sc script, args ...any) (any, error) {
 }
 
 // runAll runs sc once for each of calls, in one round trip if it can.
-func (t *Tier) runAll(ctx context.Context, sc script, calls [][]any) ([]any, error) {
+func (t *Tier) runAll(ctx context.Context, sc lua.Script, calls [][]any) ([]any, error) {
 	cmds := make([]redis.Cmder, len(calls))
 	for i, args := range calls {
-		_, known := t.taught.LoadOrStore(sc.sha1, true)
-		cmds[i] = t.command(ctx, sc, known, args)
+		cmds[i] = t.command(ctx, sc, false, args)
 	}
 	if err := t.config.Redis.Force(ctx, cmds...); err != nil {
 		return nil, err
@@ -156,7 +149,7 @@ func (t *Tier) runAll(ctx context.Context, sc script, calls [][]any) ([]any, err
 	replies := make([]any, len(calls))
 	for i, cmd := range cmds {
 		if redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT") {
-			cmd = t.command(ctx, sc, false, calls[i])
+			cmd = t.command(ctx, sc, true, calls[i])
 			if err := t.config.Redis.Force(ctx, cmd); err != nil {
 				return nil, err
 			}
@@ -170,12 +163,8 @@ func (t *Tier) runAll(ctx context.Context, sc script, calls [][]any) ([]any, err
 	return replies, nil
 }
 
-func (t *Tier) command(ctx context.Context, sc script, known bool, args []any) redis.Cmder {
-	words := []any{"eval", sc.source, 2, t.names.state, t.names.table}
-	if known {
-		words[0], words[1] = "evalsha", sc.sha1
-	}
-	return redis.NewCmd(ctx, append(words, args...)...)
+func (t *Tier) command(ctx context.Context, sc lua.Script, forgotten bool, args []any) redis.Cmder {
+	return redis.NewCmd(ctx, t.scriptsSent.Words(sc, forgotten, []string{t.names.state, t.names.table}, args...)...)
 }
 
 // listOf returns the strings of a script's answer.
@@ -188,26 +177,10 @@ func listOf(reply any) []string {
 	return texts
 }
 
-// refusals are pieces of the replies of a Redis, or a proxy, that refuses scripts or Pub/Sub.
-var refusals = []string{
-	"noperm", "permission", "can't run this command", "executing the script can't",
-	"unknown command", "unknown redis command", "unsupported command", "is not allowed", "not supported",
-	"is disabled", "is not available",
-}
-
 // isRefusal reports whether err is the reply of a Redis that will not do otherwise next time.
 func isRefusal(err error) bool {
 	if _, replied := err.(redis.Error); !replied || err == redis.Nil { //nolint:errorlint // replies come as they are
 		return false
 	}
-	text := strings.ToLower(err.Error())
-	for _, piece := range refusals {
-		if strings.Contains(text, piece) {
-			return true
-		}
-	}
-	return false
+	return lua.IsRefusal(err.Error(), "noperm", "permission", "executing the script can't")
 }
-
-// refusedFor is how long what Redis has refused is not tried again.
-const refusedFor = 30 * time.Second

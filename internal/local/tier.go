@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/readthrough-go/readthrough/internal/drain"
+	"github.com/readthrough-go/readthrough/internal/lua"
 )
 
 // Doer sends commands to Redis in one round trip, whatever a circuit breaker says. When the error
@@ -47,12 +48,12 @@ type Config struct {
 // Tier is one process's part in the tier: the lease under which its Stores serve copies, and the
 // fences that it sends. It is safe for concurrent use.
 type Tier struct {
-	config Config
-	names  names
-	base   time.Time    // of the clock
-	end    atomic.Int64 // of the lease, for hits; written under mu
-	taught sync.Map     // the hashes of scripts that Redis was sent
-	used   atomic.Bool  // it has a part in the tier
+	config      Config
+	names       names
+	base        time.Time    // of the clock
+	end         atomic.Int64 // of the lease, for hits; written under mu
+	scriptsSent lua.Sent
+	used        atomic.Bool // it has a part in the tier
 	listener
 	fences fences
 	work   work

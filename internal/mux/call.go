@@ -56,7 +56,7 @@ func (c *call) fits(cmds []redis.Cmder) bool {
 		size += sizeOf(cmd)
 	}
 	c.cmds, c.size = cmds, size
-	return len(cmds) == 1 || len(cmds) <= c.commands && size+len(cmds)*c.learn.expected() <= maxBytes
+	return len(cmds) == 1 || len(cmds) <= c.commands && size+len(cmds)*c.learn.expected() <= MaxBytes
 }
 
 // shares returns the commands for each node.
@@ -101,7 +101,7 @@ func (s *share) parts(c call) []part {
 	for i, cmd := range s.cmds {
 		size := sizeOf(cmd)
 		bytes := p.size + size + (i+1-p.from)*c.learn.expected()
-		if i > p.from && (bytes > maxBytes || i-p.from == most) {
+		if i > p.from && (bytes > MaxBytes || i-p.from == most) {
 			parts, p = append(parts, p), part{from: i}
 		}
 		p.to, p.size = i+1, p.size+size

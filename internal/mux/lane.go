@@ -48,7 +48,7 @@ func (n *node) next(l *lane) *pipeline {
 		if asked[w.key] {
 			size = 0
 		}
-		if len(waiters) > 0 && (bytes+size > maxBytes || commands+count > MaxCommands) {
+		if len(waiters) > 0 && (bytes+size > MaxBytes || commands+count > MaxCommands) {
 			break
 		}
 		taken++

@@ -18,9 +18,9 @@ const (
 	// others. A call of Do or Force may have up to maxCallCommands in a pipeline of its own.
 	MaxCommands     = 512
 	maxCallCommands = 4000
-	// maxBytes bounds what one pipeline carries to Redis and is expected to carry back, for the
+	// MaxBytes bounds what one pipeline carries to Redis and is expected to carry back, for the
 	// same reason.
-	maxBytes = 1 << 20
+	MaxBytes = 1 << 20
 	// bulkBytes and bulkCommands are what makes a request one of the bulk lane.
 	bulkBytes    = 16 << 10
 	bulkCommands = 64

@@ -28,7 +28,7 @@ var floors = [][]string{
 	{"."},
 	{"internal/fill", "internal/local"},
 	{"internal/drain", "internal/flight", "internal/lease", "internal/mux", "internal/redisurl", "internal/retry", "internal/wire/value"},
-	{"internal/wire/entry", "internal/wire/wellformed", "internal/hook", "encrypt"},
+	{"internal/lua", "internal/wire/entry", "internal/wire/wellformed", "internal/hook", "encrypt"},
 	{"internal/clock"},
 }
 
